@@ -1,0 +1,52 @@
+# The two commands that matter: `make chat` and `make test`. Everything else is below.
+
+PRESET ?= release
+BUILD := build/$(PRESET)
+PREFIX ?= /usr/local
+JOBS ?= $(shell nproc)
+
+BUILD_PACKAGES := g++ cmake ninja-build pkg-config libsentencepiece-dev libopenblas-dev \
+                  nlohmann-json3-dev libcli11-dev libedit-dev libgtest-dev
+LINT_PACKAGES := clang-format clang-tidy
+
+.PHONY: build chat test test-asan test-tsan test-all lint install format clean packages lint-packages
+
+build: packages
+	@cmake --preset $(PRESET) $(if $(CI),-DDSA_WERROR=ON) > $(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
+	@cmake --build --preset $(PRESET) -j $(JOBS)
+
+chat: build
+	@$(BUILD)/apps/dsa chat
+
+test: build
+	@ctest --preset $(PRESET)
+
+test-asan:
+	@$(MAKE) --no-print-directory test PRESET=asan
+
+test-tsan:
+	@$(MAKE) --no-print-directory test PRESET=tsan
+
+test-all: build
+	@ctest --preset all
+
+# Style and the short list of clang-tidy; CI runs it too.
+lint: lint-packages build
+	@tests/lint.sh $(BUILD)
+
+install: build
+	@cmake --install $(BUILD) --prefix $(PREFIX)
+
+format: lint-packages
+	@git ls-files '*.h' '*.cc' | xargs clang-format -i
+
+clean:
+	@rm -rf build
+
+# Installs the Debian packages that are missing, and says which.
+packages:
+	@mkdir -p build
+	@cmake/packages.sh $(BUILD_PACKAGES)
+
+lint-packages:
+	@cmake/packages.sh $(LINT_PACKAGES)
