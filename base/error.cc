@@ -1,0 +1,25 @@
+#include "dsa/error.h"
+
+namespace dsa {
+
+const char* to_string(ErrorCode code) {
+    switch (code) {
+        case ErrorCode::kInvalidArgument:
+            return "invalid argument";
+        case ErrorCode::kNotFound:
+            return "not found";
+        case ErrorCode::kInvalidModel:
+            return "invalid model";
+        case ErrorCode::kUnsupported:
+            return "unsupported";
+        case ErrorCode::kContextOverflow:
+            return "context overflow";
+        case ErrorCode::kOutOfMemory:
+            return "out of memory";
+        case ErrorCode::kInternal:
+            return "internal error";
+    }
+    return "unknown error";
+}
+
+}  // namespace dsa

@@ -1,0 +1,83 @@
+#include "base/isa.h"
+
+#include <cstdlib>
+#include <string>
+
+#include "dsa/error.h"
+
+namespace dsa {
+namespace {
+
+constexpr Isa kAllIsas[] = {Isa::kPortable, Isa::kAvx512, Isa::kAvx512Bf16};
+
+bool cpu_has(Isa isa) {
+#if defined(__x86_64__)
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("fma");
+    switch (isa) {
+        case Isa::kPortable:
+            return true;
+        case Isa::kAvx512:
+            return avx512;
+        case Isa::kAvx512Bf16:
+            return avx512 && __builtin_cpu_supports("avx512bf16") &&
+                   __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
+    }
+    return false;
+#else
+    return isa == Isa::kPortable;
+#endif
+}
+
+std::string supported_names() {
+    std::string names;
+    for (Isa isa : supported_isas())
+        names += (names.empty() ? "" : ", ") + std::string(to_string(isa));
+    return names;
+}
+
+}  // namespace
+
+const char* to_string(Isa isa) {
+    switch (isa) {
+        case Isa::kPortable:
+            return "portable";
+        case Isa::kAvx512:
+            return "avx512";
+        case Isa::kAvx512Bf16:
+            return "avx512_bf16";
+    }
+    return "?";
+}
+
+const std::vector<Isa>& supported_isas() {
+    static const std::vector<Isa> isas = [] {
+        std::vector<Isa> found;
+        for (Isa isa : kAllIsas)
+            if (cpu_has(isa)) found.push_back(isa);
+        return found;
+    }();
+    return isas;
+}
+
+Isa resolve_isa(std::string_view name) {
+    const char* source = "isa";
+    if (name.empty()) {
+        const char* env = std::getenv("DSA_ISA");
+        if (env == nullptr || *env == '\0') return supported_isas().back();
+        name = env;
+        source = "DSA_ISA";
+    }
+    for (Isa isa : kAllIsas) {
+        if (name != to_string(isa)) continue;
+        if (!cpu_has(isa))
+            throw_error(ErrorCode::kUnsupported, source, " is '", name,
+                        "', which this CPU lacks; it has ", supported_names());
+        return isa;
+    }
+    throw_error(ErrorCode::kInvalidArgument, source, " is '", name,
+                "', expected one of: ", supported_names());
+}
+
+}  // namespace dsa

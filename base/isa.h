@@ -1,0 +1,22 @@
+#pragma once
+// Instruction sets that kernels are written for, best last. Each module has one kernel table an
+// ISA; an engine chooses once and passes the choice along in its execution context.
+
+#include <string_view>
+#include <vector>
+
+namespace dsa {
+
+enum class Isa { kPortable, kAvx512, kAvx512Bf16 };
+
+// "portable", "avx512", "avx512_bf16": the spelling of DSA_ISA and --isa.
+const char* to_string(Isa isa);
+
+// ISAs that this build has kernels for and this CPU runs, portable first, best last.
+const std::vector<Isa>& supported_isas();
+
+// The ISA to use: `name` if not empty, else the environment's DSA_ISA if set, else the best one.
+// Throws kInvalidArgument for an unknown name, kUnsupported for one this CPU lacks.
+Isa resolve_isa(std::string_view name);
+
+}  // namespace dsa

@@ -1,0 +1,79 @@
+#include "gemm/activation.h"
+
+#include <array>
+#include <cmath>
+
+#include "base/check.h"
+#include "base/dispatch.h"
+#include "gemm/cpu/kernels.h"
+
+namespace dsa::gemm {
+namespace {
+
+// Rows are worked on in pieces of this many values, from a buffer on the stack.
+constexpr int64_t kLanes = 16;
+
+float sum_of_squares(const float* x, int64_t n) {
+    std::array<float, kLanes> lanes{};
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes)
+        for (int64_t l = 0; l < kLanes; ++l) lanes[static_cast<size_t>(l)] += x[i + l] * x[i + l];
+    for (int64_t l = 0; i < n; ++i, ++l) lanes[static_cast<size_t>(l)] += x[i] * x[i];
+    for (size_t width = kLanes / 2; width > 0; width /= 2)
+        for (size_t l = 0; l < width; ++l) lanes[l] += lanes[l + width];
+    return lanes[0];
+}
+
+}  // namespace
+
+void rms_norm_row(const float* x, const float* weight, float eps, int64_t n, bf16* out) {
+    const float mean = sum_of_squares(x, n) / static_cast<float>(n);
+    const float r = 1.0F / std::sqrt(mean + eps);
+    for (int64_t i = 0; i < n; ++i) out[i] = to_bf16(weight[i] * (x[i] * r));
+}
+
+void rms_norm(Exec& exec, const RmsNormParams& p) {
+    DSA_CHECK(p.n > 0 && p.ldx >= p.n, "rms_norm: n ", p.n, ", row stride ", p.ldx,
+              "; expected n > 0, stride >= n");
+    const Arena::Scope scope(exec.scratch);
+    auto* rows = exec.scratch.alloc<float>(exec.pool.num_threads() * p.n);
+    exec.pool.parallel_for(p.m, [&](int64_t begin, int64_t end, int thread) {
+        float* x = rows + thread * p.n;
+        for (int64_t row = begin; row < end; ++row) {
+            for (int64_t i = 0; i < p.n; ++i) x[i] = to_float(p.x[row * p.ldx + i]);
+            rms_norm_row(x, p.weight, p.eps, p.n, p.out + row * p.n);
+        }
+    });
+}
+
+void add_rms_norm(Exec& exec, const AddRmsNormParams& p) {
+    DSA_CHECK(p.n > 0, "add_rms_norm: n is ", p.n, ", expected > 0");
+    const Arena::Scope scope(exec.scratch);
+    auto* rows = exec.scratch.alloc<float>(exec.pool.num_threads() * p.n);
+    exec.pool.parallel_for(p.m, [&](int64_t begin, int64_t end, int thread) {
+        float* x = rows + thread * p.n;
+        for (int64_t row = begin; row < end; ++row) {
+            bf16* residual = p.residual + row * p.n;
+            for (int64_t i = 0; i < p.n; ++i) x[i] = to_float(residual[i]);
+            if (p.add != nullptr) {
+                const bf16* add = p.add + row * p.n;
+                for (int64_t i = 0; i < p.n; ++i) {
+                    x[i] += to_float(add[i]);
+                    residual[i] = to_bf16(x[i]);
+                }
+            }
+            rms_norm_row(x, p.weight, p.eps, p.n, p.out + row * p.n);
+        }
+    });
+}
+
+void silu_mul(Exec& exec, const SiluMulParams& p) {
+    using namespace cpu;
+    const Kernels& kernels = DSA_SELECT_KERNELS(exec.isa);
+    exec.pool.parallel_for(p.m, [&](int64_t begin, int64_t end, int) {
+        kernels.silu_mul(&p.gate[begin * p.n].bits, &p.up[begin * p.n].bits, (end - begin) * p.n,
+                         &p.out[begin * p.n].bits);
+    });
+}
+
+}  // namespace dsa::gemm

@@ -1,0 +1,86 @@
+// gemm kernels with AVX-512 F/BW/VL/DQ: fp32 FMA, 16 values of k a vector.
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "base/avx512.h"
+#include "gemm/cpu/kernels.h"
+#include "gemm/cpu/nn_tile.h"
+#include "gemm/cpu/nt_tile.h"
+#include "gemm/cpu/rows_avx512.h"
+
+namespace dsa::gemm::cpu {
+namespace {
+
+struct V {
+    using Vec = __m512;
+    using Element = float;
+    struct State {};
+    static constexpr int kStep = 16;
+    static constexpr int kPair = 1;
+
+    static inline State load_state() { return {}; }
+    static inline Vec load_panel(const float* p) { return _mm512_loadu_ps(p); }
+    static inline Vec load_a(const uint16_t* p, int64_t valid) { return load_b(p, valid); }
+    static inline __m512 dot(__m512 acc, Vec a, Vec b) { return _mm512_fmadd_ps(a, b, acc); }
+
+    static inline Vec load_b(const uint16_t* p, int64_t valid) {
+        if (valid >= kStep)
+            return simd::bf16_to_f32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+        if (valid <= 0) return _mm512_setzero_ps();
+        return simd::bf16_to_f32(_mm256_maskz_loadu_epi16(simd::mask_16(valid), p));
+    }
+    static inline Vec load_b(const uint8_t* p, int64_t valid) {
+        if (valid >= kStep)
+            return simd::e4m3_to_f32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+        if (valid <= 0) return _mm512_setzero_ps();
+        return simd::e4m3_to_f32(_mm_maskz_loadu_epi8(simd::mask_16(valid), p));
+    }
+
+    template <class Code>
+    static inline void widen(const State&, const Code* b, int64_t valid, float* out) {
+        for (int i = 0; i < 8; ++i)
+            _mm512_storeu_ps(out + 16 * i, load_b(b + 16 * i, valid - 16 * i));
+    }
+    template <class Code>
+    static inline __m512 dot_block(const State&, const Code* b, int64_t valid, const Vec* a) {
+        __m512 acc = _mm512_setzero_ps();
+        for (int i = 0; i < 8; ++i) acc = dot(acc, a[i], load_b(b + 16 * i, valid - 16 * i));
+        return acc;
+    }
+    template <class Code>
+    static inline void widen_rows(const State&, const Code* b, int64_t, int64_t n, float* out) {
+        for (int i = 0; i < 4; ++i) _mm512_storeu_ps(out + 16 * i, load_b(b + 16 * i, n - 16 * i));
+    }
+    static inline Vec broadcast(const uint16_t* a) {
+        return _mm512_castsi512_ps(
+            _mm512_set1_epi32(static_cast<int>(static_cast<uint32_t>(*a) << 16)));
+    }
+};
+
+void nt_e4m3(const NtTile& t) {
+    nt_tile<V, uint8_t>(t);
+}
+void nt_bf16(const NtTile& t) {
+    nt_tile<V, uint16_t>(t);
+}
+void nn_e4m3(const NnTile& t) {
+    nn_tile<V, uint8_t>(t);
+}
+void nn_bf16(const NnTile& t) {
+    nn_tile<V, uint16_t>(t);
+}
+
+void widen_e4m3(const uint8_t* x, int64_t n, uint16_t* y) {
+    for (int64_t i = 0; i < n; i += 16)
+        _mm256_mask_storeu_epi16(y + i, simd::mask_16(n - i),
+                                 simd::f32_to_bf16(V::load_b(x + i, n - i)));
+}
+
+}  // namespace
+
+extern const Kernels kAvx512Kernels = {nt_e4m3,    nt_bf16,      nn_e4m3, nn_bf16,
+                                       widen_e4m3, quantize_row, silu_mul};
+
+}  // namespace dsa::gemm::cpu

@@ -1,0 +1,117 @@
+#pragma once
+// Matrix products D[m, n] = A[m, k] B[n, k]^T with B as the checkpoint has it: e4m3 with one fp32
+// scale per 128 x 128 block, or bf16. Partial sums over 128 of k are promoted to an fp32
+// accumulator with the scales (DeepSeek-V3 report, arXiv 2412.19437, section 3.3.2).
+//
+// Any m >= 1, n, k; nothing has to be a multiple of anything. Each element of D is computed by one
+// order of operations that depends on its own row of A and row of B only: not on m, the threads or
+// its neighbours (docs/numerics.md). Buffers belong to the caller and do not overlap. Wrong
+// arguments throw kInvalidArgument. Scratch comes from the context.
+
+#include <cstdint>
+#include <span>
+
+#include "base/dtypes.h"
+#include "base/exec.h"
+#include "gemm/quantize.h"
+#include "gemm/weight.h"
+
+namespace dsa::gemm {
+
+// What happens to activations that meet an FP8 weight.
+enum class Precision { kBf16, kFp8 };
+
+// The A operand.
+struct Activations {
+    const void* data = nullptr;  // [m, k] of dtype, row stride ld
+    DType dtype = DType::kBF16;  // kBF16 or kE4M3
+    int64_t ld = 0;
+    const float* scale = nullptr;  // kE4M3: [m, num_blocks(k)] by the strides below
+    int64_t scale_stride_m = 0;
+    int64_t scale_stride_k = 0;
+};
+
+// The D operand.
+struct Output {
+    void* data = nullptr;        // [m, n] of dtype, row stride ld
+    DType dtype = DType::kBF16;  // kBF16 or kF32
+    int64_t ld = 0;
+};
+
+struct GemmParams {
+    int64_t m = 0;
+    Activations a;
+    Weight b;  // n and k
+    Output d;
+};
+void fp8_gemm_nt(Exec& exec, const GemmParams& p);       // A e4m3, B e4m3
+void bf16_fp8_gemm_nt(Exec& exec, const GemmParams& p);  // A bf16, B e4m3
+void bf16_gemm_nt(Exec& exec, const GemmParams& p);      // A bf16, B bf16
+
+// ---- layers
+// --------------------------------------------------------------------------------------
+
+// One linear layer of several that read the same input.
+struct LinearOutput {
+    const Weight* weight;
+    Output d;
+};
+
+// Up to 8 linear layers over the same bf16 rows, in one parallel region. Rows are quantised once
+// where precision is kFp8 and a weight is FP8; a bf16 weight always meets bf16 rows.
+struct LinearParams {
+    int64_t m = 0;
+    const bf16* x = nullptr;  // [m, k]
+    int64_t ldx = 0;
+    Precision precision = Precision::kBf16;
+    ScaleFormat format = ScaleFormat::kUe8m0;
+    std::span<const LinearOutput> outputs;
+};
+void linear(Exec& exec, const LinearParams& p);
+int64_t linear_scratch_bytes(int64_t m, int64_t k, int num_threads);
+
+// As linear(), for rows that are sorted by group (expert): rows offsets[g] .. offsets[g + 1] of x
+// meet weights[g]; groups may be empty, weights stay where the checkpoint has them. (DeepGEMM:
+// m_grouped_gemm_nt_contiguous.)
+struct GroupedOutput {
+    const Weight* const* weights;  // [num_groups], all of the same n and k
+    Output d;                      // [offsets[num_groups], n]
+};
+struct GroupedLinearParams {
+    int64_t num_groups = 0;
+    const int32_t* offsets = nullptr;  // [num_groups + 1], ascending from 0
+    const bf16* x = nullptr;
+    int64_t ldx = 0;
+    Precision precision = Precision::kBf16;
+    ScaleFormat format = ScaleFormat::kUe8m0;
+    std::span<const GroupedOutput> outputs;  // at most 8
+};
+void m_grouped_linear_contiguous(Exec& exec, const GroupedLinearParams& p);
+int64_t grouped_linear_scratch_bytes(int64_t rows, int64_t k, int64_t num_groups, int num_threads);
+
+// ---- slices of one weight
+// ------------------------------------------------------------------------
+
+// For each batch b: D_b[m, n] = A_b[m, k] op(B_b), where B_b is rows b_row + b * b_row_stride, n
+// (nt) or k (nn) of them, of the weight. A and D of a batch start a_stride and d_stride elements
+// after the one before. bf16 in and out. First rows must be multiples of 128; nn needs k = 128.
+struct BatchedGemmParams {
+    int64_t batches = 0;
+    int64_t m = 0;
+    int64_t n = 0;
+    int64_t k = 0;
+    const bf16* a = nullptr;
+    int64_t lda = 0;
+    int64_t a_stride = 0;
+    Weight b;
+    int64_t b_row = 0;
+    int64_t b_row_stride = 0;
+    bf16* d = nullptr;
+    int64_t ldd = 0;
+    int64_t d_stride = 0;
+};
+void batched_gemm_nt(Exec& exec, const BatchedGemmParams& p);  // B_b [n, k]
+void batched_gemm_nn(Exec& exec, const BatchedGemmParams& p);  // B_b [k, n]
+int64_t batched_gemm_scratch_bytes(int64_t k, int num_threads);
+
+}  // namespace dsa::gemm

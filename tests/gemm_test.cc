@@ -1,0 +1,406 @@
+// Products against double precision: shapes x ISA x operand types x misalignment, and the promise that
+// a row's bits depend on nothing but that row.
+
+#include "gemm/gemm.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+
+#include "dsa/error.h"
+#include "gemm/activation.h"
+#include "testing/op_fixture.h"
+
+namespace dsa::gemm {
+namespace {
+
+using testing::OpContext;
+using testing::OwnedWeight;
+using testing::Random;
+using testing::random_weight;
+using testing::weight_at;
+
+struct Shape {
+    int64_t m, n, k;
+};
+const Shape kShapes[] = {{1, 1, 1},     {1, 16, 128},  {1, 37, 200},  {2, 17, 129},
+                         {3, 128, 64},  {4, 16, 256},  {5, 130, 320}, {7, 256, 96},
+                         {64, 48, 512}, {131, 33, 384}};
+
+// Rows of A in either type, and what they mean.
+struct Rows {
+    std::vector<bf16> plain;
+    std::vector<e4m3> codes;
+    std::vector<float> scale;
+    Activations view;
+    std::vector<double> value;  // [m, k]
+};
+
+Rows random_rows(Random& random, DType dtype, int64_t m, int64_t k) {
+    Rows r;
+    r.value.resize(static_cast<size_t>(m * k));
+    if (dtype == DType::kBF16) {
+        r.plain = random.bf16s(m * k);
+        r.view = {r.plain.data(), dtype, k, nullptr, 0, 0};
+        for (size_t i = 0; i < r.value.size(); ++i) r.value[i] = to_float(r.plain[i]);
+        return r;
+    }
+    const int64_t blocks = num_blocks(k);
+    r.codes = random.e4m3s(m * k);
+    r.scale = random.floats(m * blocks, 0.1F);
+    r.view = {r.codes.data(), dtype, k, r.scale.data(), blocks, 1};
+    for (int64_t i = 0; i < m; ++i)
+        for (int64_t j = 0; j < k; ++j)
+            r.value[static_cast<size_t>(i * k + j)] =
+                static_cast<double>(to_float(r.codes[static_cast<size_t>(i * k + j)])) *
+                r.scale[static_cast<size_t>(i * blocks + j / 128)];
+    return r;
+}
+
+// |error| is at most a few roundings of the products' magnitudes: fp32 sums of k terms, and the output.
+void expect_near(double got, double want, double magnitude, int64_t k, bool bf16_out) {
+    const double sum_error = magnitude * std::ldexp(1.0, -23) * (2.0 + std::sqrt(static_cast<double>(k)));
+    const double out_error = bf16_out ? std::fabs(want) * std::ldexp(1.0, -8) : 0.0;
+    ASSERT_NEAR(got, want, sum_error + out_error);
+}
+
+class GemmIsa : public ::testing::TestWithParam<Isa> {};
+INSTANTIATE_TEST_SUITE_P(All, GemmIsa, ::testing::ValuesIn(supported_isas()),
+                         [](const auto& param) { return std::string(to_string(param.param)); });
+
+void run(Exec& exec, const GemmParams& p) {
+    if (p.a.dtype == DType::kE4M3) {
+        fp8_gemm_nt(exec, p);
+    } else if (p.b.is_fp8()) {
+        bf16_fp8_gemm_nt(exec, p);
+    } else {
+        bf16_gemm_nt(exec, p);
+    }
+}
+
+TEST_P(GemmIsa, DenseMatchesDouble) {
+    OpContext context(GetParam());
+    Random random(1);
+    const std::pair<DType, DType> types[] = {{DType::kE4M3, DType::kE4M3},
+                                             {DType::kBF16, DType::kE4M3},
+                                             {DType::kBF16, DType::kBF16}};
+    for (const Shape& s : kShapes) {
+        for (const auto& [a_type, b_type] : types) {
+            for (const bool f32 : {false, true}) {
+                SCOPED_TRACE(::testing::Message() << s.m << "x" << s.n << "x" << s.k << " "
+                                                  << to_string(a_type) << " " << to_string(b_type));
+                const Rows a = random_rows(random, a_type, s.m, s.k);
+                const OwnedWeight b =
+                    random_weight(random, b_type, s.n, s.k, 2 * (1 + random.below(20)));
+                const int64_t ldd = s.n + 3;
+                std::vector<float> d32(static_cast<size_t>(s.m * ldd), -7.0F);
+                std::vector<bf16> d16(static_cast<size_t>(s.m * ldd), to_bf16(-7.0F));
+                run(context.exec,
+                    {s.m, a.view, b.view,
+                     {f32 ? static_cast<void*>(d32.data()) : d16.data(),
+                      f32 ? DType::kF32 : DType::kBF16, ldd}});
+                for (int64_t i = 0; i < s.m; ++i) {
+                    for (int64_t j = 0; j < s.n; ++j) {
+                        double want = 0.0;
+                        double magnitude = 0.0;
+                        for (int64_t k = 0; k < s.k; ++k) {
+                            const double x =
+                                a.value[static_cast<size_t>(i * s.k + k)] * weight_at(b.view, j, k);
+                            want += x;
+                            magnitude += std::fabs(x);
+                        }
+                        const auto at = static_cast<size_t>(i * ldd + j);
+                        expect_near(f32 ? d32[at] : to_float(d16[at]), want, magnitude, s.k, !f32);
+                    }
+                    for (int64_t j = s.n; j < ldd; ++j)  // nothing beyond a row is touched
+                        ASSERT_EQ(f32 ? d32[static_cast<size_t>(i * ldd + j)]
+                                      : to_float(d16[static_cast<size_t>(i * ldd + j)]),
+                                  -7.0F);
+                }
+            }
+        }
+    }
+}
+
+TEST_P(GemmIsa, RowsHaveTheSameBitsWhateverMAndThreads) {
+    Random random(2);
+    const int64_t m = 70;
+    const int64_t n = 200;
+    const int64_t k = 320;
+    for (const DType a_type : {DType::kBF16, DType::kE4M3}) {
+        const Rows a = random_rows(random, a_type, m, k);
+        const OwnedWeight b = random_weight(random, DType::kE4M3, n, k);
+        std::vector<float> whole(static_cast<size_t>(m * n));
+        OpContext context(GetParam(), 2);
+        run(context.exec, {m, a.view, b.view, {whole.data(), DType::kF32, n}});
+        for (const int threads : {1, 3}) {
+            OpContext other(GetParam(), threads);
+            for (const int64_t step : {int64_t{1}, int64_t{7}, m}) {
+                std::vector<float> pieces(whole.size());
+                for (int64_t row = 0; row < m; row += step) {
+                    Activations part = a.view;
+                    part.data = static_cast<const uint8_t*>(part.data) + row * k * size_of(a_type);
+                    if (part.scale != nullptr) part.scale += row * part.scale_stride_m;
+                    run(other.exec, {std::min(step, m - row), part, b.view,
+                                     {pieces.data() + row * n, DType::kF32, n}});
+                }
+                ASSERT_EQ(std::memcmp(whole.data(), pieces.data(), whole.size() * 4), 0)
+                    << threads << " threads, " << step << " rows at a time";
+            }
+        }
+    }
+}
+
+TEST_P(GemmIsa, EveryCodeOfTheWeightWidensExactly) {
+    OpContext context(GetParam());
+    // Row j of B has code j in column 0; A picks that column out.
+    const int64_t k = 128;
+    std::vector<e4m3> codes(static_cast<size_t>(256 * k));
+    for (int64_t j = 0; j < 256; ++j) codes[static_cast<size_t>(j * k)].bits = static_cast<uint8_t>(j);
+    const std::vector<float> scales(2, 1.0F);
+    for (const int64_t m : {1, 5}) {
+        std::vector<bf16> a(static_cast<size_t>(m * k));
+        for (int64_t i = 0; i < m; ++i) a[static_cast<size_t>(i * k)] = to_bf16(1.0F);
+        std::vector<float> d(static_cast<size_t>(m * 256));
+        bf16_fp8_gemm_nt(context.exec, {m, {a.data(), DType::kBF16, k, nullptr, 0, 0},
+                                        {codes.data(), DType::kE4M3, scales.data(), 256, k},
+                                        {d.data(), DType::kF32, 256}});
+        for (int64_t i = 0; i < m; ++i) {
+            for (int64_t j = 0; j < 256; ++j) {
+                const float want = to_float(e4m3{static_cast<uint8_t>(j)});
+                const float got = d[static_cast<size_t>(i * 256 + j)];
+                if (std::isnan(want)) {
+                    ASSERT_TRUE(std::isnan(got)) << "code " << j;
+                } else {
+                    ASSERT_EQ(got, want) << "code " << j;
+                }
+            }
+        }
+    }
+}
+
+TEST_P(GemmIsa, NanAndInfStayInTheirRow) {
+    OpContext context(GetParam());
+    Random random(3);
+    const int64_t m = 6;
+    const int64_t n = 20;
+    const int64_t k = 256;
+    Rows a = random_rows(random, DType::kBF16, m, k);
+    a.plain[static_cast<size_t>(1 * k + 5)] = to_bf16(NAN);
+    a.plain[static_cast<size_t>(4 * k + 200)] = to_bf16(INFINITY);
+    const OwnedWeight b = random_weight(random, DType::kE4M3, n, k);
+    std::vector<float> d(static_cast<size_t>(m * n));
+    bf16_fp8_gemm_nt(context.exec, {m, a.view, b.view, {d.data(), DType::kF32, n}});
+    for (int64_t i = 0; i < m; ++i)
+        for (int64_t j = 0; j < n; ++j)
+            EXPECT_EQ(std::isfinite(d[static_cast<size_t>(i * n + j)]), i != 1 && i != 4) << i << " " << j;
+}
+
+TEST_P(GemmIsa, LayersAndGroupsEqualTheDenseProducts) {
+    OpContext context(GetParam());
+    Random random(4);
+    const int64_t k = 192;
+    const int64_t n = 80;
+    const int32_t offsets[] = {0, 3, 3, 4, 20};  // one empty group, one of a single row
+    const int64_t m = offsets[4];
+    const std::vector<bf16> x = random.bf16s(m * k);
+    std::vector<OwnedWeight> weights;
+    for (const DType dtype : {DType::kE4M3, DType::kE4M3, DType::kBF16, DType::kE4M3})
+        weights.push_back(random_weight(random, dtype, n, k));
+    std::vector<const Weight*> pointers;
+    for (const OwnedWeight& w : weights) pointers.push_back(&w.view);
+
+    for (const Precision precision : {Precision::kBf16, Precision::kFp8}) {
+        std::vector<bf16> grouped(static_cast<size_t>(m * n));
+        const GroupedOutput out[] = {{pointers.data(), {grouped.data(), DType::kBF16, n}}};
+        m_grouped_linear_contiguous(context.exec,
+                                    {4, offsets, x.data(), k, precision, ScaleFormat::kPlain, out});
+        for (int64_t g = 0; g < 4; ++g) {
+            const int64_t rows = offsets[g + 1] - offsets[g];
+            if (rows == 0) continue;
+            const bf16* first = x.data() + offsets[g] * k;
+            const Weight& b = weights[static_cast<size_t>(g)].view;
+            std::vector<bf16> layer(static_cast<size_t>(rows * n));
+            const LinearOutput one[] = {{&b, {layer.data(), DType::kBF16, n}}};
+            linear(context.exec, {rows, first, k, precision, ScaleFormat::kPlain, one});
+            std::vector<bf16> dense(static_cast<size_t>(rows * n));
+            std::vector<e4m3> q(static_cast<size_t>(rows * k));
+            std::vector<float> scale(static_cast<size_t>(rows * num_blocks(k)));
+            Activations a{first, DType::kBF16, k, nullptr, 0, 0};
+            if (precision == Precision::kFp8 && b.is_fp8()) {
+                quantize_1x128(context.exec, {rows, k, first, k, ScaleFormat::kPlain, q.data(), scale.data()});
+                a = {q.data(), DType::kE4M3, k, scale.data(), num_blocks(k), 1};
+            }
+            run(context.exec, {rows, a, b, {dense.data(), DType::kBF16, n}});
+            EXPECT_EQ(std::memcmp(dense.data(), layer.data(), dense.size() * 2), 0) << "group " << g;
+            EXPECT_EQ(std::memcmp(dense.data(), grouped.data() + offsets[g] * n, dense.size() * 2), 0)
+                << "group " << g;
+        }
+    }
+}
+
+TEST_P(GemmIsa, BatchedSlicesMatchDouble) {
+    OpContext context(GetParam());
+    Random random(5);
+    const int64_t batches = 3;
+    for (const DType dtype : {DType::kE4M3, DType::kBF16}) {
+        const OwnedWeight b = random_weight(random, dtype, batches * 256, 512);
+        for (const int64_t m : {1, 3, 6, 130}) {
+            // nn: [m, 128] x rows 0 .. 127 of each 256; nt: [m, 512] x rows 128 .. 255.
+            const std::vector<bf16> q = random.bf16s(m * batches * 192);
+            const std::vector<bf16> z = random.bf16s(m * batches * 512);
+            std::vector<bf16> u(static_cast<size_t>(m * batches * 576));
+            std::vector<bf16> o(static_cast<size_t>(m * batches * 128));
+            batched_gemm_nn(context.exec, {batches, m, 512, 128, q.data(), batches * 192, 192, b.view, 0,
+                                           256, u.data(), batches * 576, 576});
+            batched_gemm_nt(context.exec, {batches, m, 128, 512, z.data(), batches * 512, 512, b.view,
+                                           128, 256, o.data(), batches * 128, 128});
+            for (int64_t check = 0; check < 400; ++check) {
+                const int64_t i = random.below(m);
+                const int64_t h = random.below(batches);
+                double want = 0.0;
+                double magnitude = 0.0;
+                const int64_t c = random.below(512);
+                for (int64_t k = 0; k < 128; ++k) {
+                    const double x = to_float(q[static_cast<size_t>((i * batches + h) * 192 + k)]) *
+                                     weight_at(b.view, h * 256 + k, c);
+                    want += x;
+                    magnitude += std::fabs(x);
+                }
+                expect_near(to_float(u[static_cast<size_t>((i * batches + h) * 576 + c)]), want, magnitude,
+                            128, true);
+                want = magnitude = 0.0;
+                const int64_t r = random.below(128);
+                for (int64_t k = 0; k < 512; ++k) {
+                    const double x = to_float(z[static_cast<size_t>((i * batches + h) * 512 + k)]) *
+                                     weight_at(b.view, h * 256 + 128 + r, k);
+                    want += x;
+                    magnitude += std::fabs(x);
+                }
+                expect_near(to_float(o[static_cast<size_t>((i * batches + h) * 128 + r)]), want, magnitude,
+                            512, true);
+            }
+        }
+    }
+}
+
+TEST_P(GemmIsa, QuantiserHasTheSameBitsInEveryIsa) {
+    OpContext context(GetParam());
+    OpContext portable(Isa::kPortable);
+    Random random(6);
+    const int64_t m = 9;
+    const int64_t k = 300;
+    std::vector<bf16> x = random.bf16s(m * k, 3.0F);
+    for (int64_t j = 0; j < k; ++j) x[static_cast<size_t>(j)].bits = 0;        // an all-zero row
+    for (int64_t j = 0; j < k; ++j) x[static_cast<size_t>(k + j)] = to_bf16(random.normal(1e-6F));
+    x[static_cast<size_t>(2 * k + 7)] = to_bf16(NAN);
+    x[static_cast<size_t>(3 * k + 7)] = to_bf16(448.0F);
+    for (const ScaleFormat format : {ScaleFormat::kPlain, ScaleFormat::kUe8m0}) {
+        std::vector<e4m3> q(static_cast<size_t>(m * k));
+        std::vector<e4m3> q_portable(q.size());
+        std::vector<float> s(static_cast<size_t>(m * 3));
+        std::vector<float> s_portable(s.size());
+        quantize_1x128(context.exec, {m, k, x.data(), k, format, q.data(), s.data()});
+        quantize_1x128(portable.exec, {m, k, x.data(), k, format, q_portable.data(), s_portable.data()});
+        EXPECT_EQ(std::memcmp(q.data(), q_portable.data(), q.size()), 0);
+        EXPECT_EQ(std::memcmp(s.data(), s_portable.data(), s.size() * 4), 0);
+        for (int64_t i = 4; i < m; ++i) {
+            for (int64_t j = 0; j < k; ++j) {
+                const float scale = s[static_cast<size_t>(i * 3 + j / 128)];
+                const float value = to_float(x[static_cast<size_t>(i * k + j)]);
+                const float back = to_float(q[static_cast<size_t>(i * k + j)]) * scale;
+                ASSERT_LE(std::fabs(back - value), std::fabs(value) / 16.0F + scale * 0.002F);
+            }
+        }
+        if (format == ScaleFormat::kUe8m0)
+            for (const float scale : s) {
+                int exponent = 0;
+                ASSERT_EQ(std::frexp(scale, &exponent), 0.5F);
+            }
+    }
+}
+
+TEST_P(GemmIsa, SiluMulMatchesDouble) {
+    OpContext context(GetParam());
+    Random random(7);
+    const int64_t n = 77;
+    std::vector<bf16> gate = random.bf16s(3 * n, 4.0F);
+    const std::vector<bf16> up = random.bf16s(3 * n);
+    gate[0] = to_bf16(-200.0F);
+    gate[1] = to_bf16(200.0F);
+    gate[2] = to_bf16(NAN);
+    std::vector<bf16> out(gate.size());
+    silu_mul(context.exec, {3, n, gate.data(), up.data(), out.data()});
+    for (size_t i = 0; i < out.size(); ++i) {
+        const double g = to_float(gate[i]);
+        const double want = g / (1.0 + std::exp(-g)) * to_float(up[i]);
+        if (std::isnan(want)) {
+            EXPECT_TRUE(std::isnan(to_float(out[i])));
+        } else {
+            EXPECT_NEAR(to_float(out[i]), want, std::fabs(want) / 250.0 + 1e-30);
+        }
+    }
+}
+
+TEST(Gemm, NormsMatchDouble) {
+    OpContext context(Isa::kPortable);
+    Random random(8);
+    const int64_t m = 5;
+    const int64_t n = 203;
+    std::vector<bf16> residual = random.bf16s(m * n, 2.0F);
+    const std::vector<bf16> before = residual;
+    const std::vector<bf16> add = random.bf16s(m * n);
+    const std::vector<float> weight = random.floats(n);
+    std::vector<bf16> out(residual.size());
+    add_rms_norm(context.exec, {m, n, residual.data(), add.data(), weight.data(), 1e-6F, out.data()});
+    for (int64_t i = 0; i < m; ++i) {
+        double squares = 0.0;
+        for (int64_t j = 0; j < n; ++j) {
+            const auto at = static_cast<size_t>(i * n + j);
+            const float sum = to_float(before[at]) + to_float(add[at]);
+            ASSERT_EQ(residual[at].bits, to_bf16(sum).bits);
+            squares += static_cast<double>(sum) * sum;  // of the unrounded sum
+        }
+        for (int64_t j = 0; j < n; ++j) {
+            const auto at = static_cast<size_t>(i * n + j);
+            const double sum = to_float(before[at]) + to_float(add[at]);
+            const double want = weight[static_cast<size_t>(j)] * sum / std::sqrt(squares / n + 1e-6);
+            ASSERT_NEAR(to_float(out[at]), want, std::fabs(want) / 255.0);
+        }
+    }
+}
+
+TEST(Gemm, WrongArgumentsAreNamed) {
+    OpContext context(Isa::kPortable);
+    Random random(9);
+    const OwnedWeight b = random_weight(random, DType::kE4M3, 16, 128);
+    const std::vector<bf16> a = random.bf16s(128);
+    float d[16];
+    const GemmParams good{1, {a.data(), DType::kBF16, 128, nullptr, 0, 0}, b.view, {d, DType::kF32, 16}};
+    const auto message = [&](GemmParams p) -> std::string {
+        try {
+            bf16_fp8_gemm_nt(context.exec, p);
+        } catch (const Error& e) {
+            EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument);
+            return e.what();
+        }
+        return "";
+    };
+    EXPECT_EQ(message(good), "");
+    GemmParams p = good;
+    p.m = 0;
+    EXPECT_NE(message(p).find("m is 0"), std::string::npos);
+    p = good;
+    p.d.ld = 15;
+    EXPECT_NE(message(p).find("row stride 15"), std::string::npos);
+    p = good;
+    p.b.scale_inv = nullptr;
+    EXPECT_NE(message(p).find("without scales"), std::string::npos);
+    p = good;
+    p.a.dtype = DType::kE4M3;
+    EXPECT_NE(message(p).find("F8_E4M3"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace dsa::gemm
