@@ -14,7 +14,8 @@
 namespace dsa {
 
 MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    // O_NONBLOCK: a named pipe is refused below, not waited for.
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         throw_error(ErrorCode::kNotFound, path.string(), ": cannot open: ", std::strerror(errno));
     struct stat st {};

@@ -27,11 +27,20 @@ void pause() {
 ThreadPool::ThreadPool(int num_threads) : num_threads_(num_threads) {
     DSA_CHECK(num_threads >= 1, "thread pool: num_threads is ", num_threads, ", expected >= 1");
     workers_.reserve(static_cast<size_t>(num_threads - 1));
-    for (int t = 1; t < num_threads; ++t) workers_.emplace_back([this, t] { worker_loop(t); });
+    try {
+        for (int t = 1; t < num_threads; ++t) workers_.emplace_back([this, t] { worker_loop(t); });
+    } catch (...) {
+        stop();  // those that did start
+        throw;
+    }
 }
 
 ThreadPool::~ThreadPool() {
-    stop_.store(true, std::memory_order_relaxed);
+    stop();
+}
+
+void ThreadPool::stop() {
+    stop_requested_.store(true, std::memory_order_relaxed);
     generation_.fetch_add(1, std::memory_order_release);
     generation_.notify_all();
     for (std::thread& worker : workers_) worker.join();
@@ -81,7 +90,7 @@ void ThreadPool::worker_loop(int thread) {
             continue;
         }
         seen = now;
-        if (stop_.load(std::memory_order_relaxed)) return;
+        if (stop_requested_.load(std::memory_order_relaxed)) return;
         work(thread);
         pending_.fetch_sub(1, std::memory_order_release);
     }

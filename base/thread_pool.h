@@ -49,6 +49,7 @@ class ThreadPool {
   private:
     using Fn = void (*)(void* ctx, int64_t begin, int64_t end, int thread);
     void run(int64_t n, Fn fn, void* ctx);
+    void stop();
     void work(int thread);
     void worker_loop(int thread);
 
@@ -64,7 +65,7 @@ class ThreadPool {
 
     alignas(64) std::atomic<uint64_t> generation_{0};
     alignas(64) std::atomic<int> pending_{0};  // workers still in the region
-    std::atomic<bool> stop_{false};
+    std::atomic<bool> stop_requested_{false};
     std::vector<std::thread> workers_;
 };
 
