@@ -1,5 +1,5 @@
-// MLA in the absorbed form against double precision; what it may read, and that its bits depend on the
-// query alone.
+// MLA in the absorbed form against double precision; what it may read, and that its bits depend on
+// the query alone.
 
 #include "attention/attention.h"
 
@@ -30,7 +30,9 @@ struct Cache {
         for (auto& page : pages) table.push_back(page.data());
     }
     PageTable view() { return {table.data(), 0}; }
-    uint8_t* record(int64_t position) { return view().page(position) + position % 64 * kRecordBytes; }
+    uint8_t* record(int64_t position) {
+        return view().page(position) + position % 64 * kRecordBytes;
+    }
     // Value of the 576-wide key.
     double key(int64_t position, int64_t dim) {
         const uint8_t* r = record(position);
@@ -92,7 +94,8 @@ struct Problem {
             std::vector<int32_t> all(static_cast<size_t>(context));
             std::iota(all.begin(), all.end(), 0);
             for (size_t j = all.size() - 1; j > 0; --j)
-                std::swap(all[j], all[static_cast<size_t>(random.below(static_cast<int64_t>(j + 1)))]);
+                std::swap(all[j],
+                          all[static_cast<size_t>(random.below(static_cast<int64_t>(j + 1)))]);
             const int64_t n = std::min(context, std::max<int64_t>(1, topk - 37 * i));
             std::sort(all.begin(), all.begin() + n);
             std::copy_n(all.begin(), n, indices.begin() + i * topk);
@@ -110,10 +113,10 @@ struct Problem {
         OpContext context(isa, threads);
         std::vector<bf16> out(static_cast<size_t>(tokens * heads * kLatentDim));
         for (int64_t t = 0; t < tokens; t += chunk)
-            sparse_mla(context.exec, {std::min(chunk, tokens - t), heads, q.data() + t * heads * kKeyDim,
-                                      indices.data() + t * topk, topk, lengths.data() + t,
-                                      static_cast<float>(kScale), cache.view(),
-                                      out.data() + t * heads * kLatentDim});
+            sparse_mla(context.exec, {std::min(chunk, tokens - t), heads,
+                                      q.data() + t * heads * kKeyDim, indices.data() + t * topk,
+                                      topk, lengths.data() + t, static_cast<float>(kScale),
+                                      cache.view(), out.data() + t * heads * kLatentDim});
         return out;
     }
 };
@@ -179,7 +182,8 @@ TEST_P(AttentionIsa, AbsorbedFormEqualsTheExpandedOne) {
     const OwnedWeight kv_b = random_weight(random, DType::kE4M3, heads * 256, 512);
     const std::vector<bf16> q = random.bf16s(tokens * heads * 192);
     std::vector<bf16> absorbed(static_cast<size_t>(tokens * heads * kKeyDim));
-    absorb_queries(context.exec, {tokens, heads, position, q.data(), kv_b.view, &rope, absorbed.data()});
+    absorb_queries(context.exec,
+                   {tokens, heads, position, q.data(), kv_b.view, &rope, absorbed.data()});
     const std::vector<float> c = random.floats(512);
     for (int64_t i = 0; i < tokens * heads; ++i) {
         const int64_t h = i % heads;
@@ -202,7 +206,8 @@ TEST_P(AttentionIsa, AbsorbedFormEqualsTheExpandedOne) {
         for (size_t d = 0; d < 64; ++d) r[d] = to_float(q[static_cast<size_t>(i * 192 + 128) + d]);
         apply_rope(rope, RopePairing::kInterleaved, position + i / heads, r.data());
         for (size_t d = 0; d < 64; ++d)
-            ASSERT_EQ(absorbed[static_cast<size_t>(i * kKeyDim + 512) + d].bits, to_bf16(r[d]).bits);
+            ASSERT_EQ(absorbed[static_cast<size_t>(i * kKeyDim + 512) + d].bits,
+                      to_bf16(r[d]).bits);
     }
 }
 

@@ -1,5 +1,5 @@
-// Products against double precision: shapes x ISA x operand types x misalignment, and the promise that
-// a row's bits depend on nothing but that row.
+// Products against double precision: shapes x ISA x operand types x misalignment, and the promise
+// that a row's bits depend on nothing but that row.
 
 #include "gemm/gemm.h"
 
@@ -24,9 +24,8 @@ using testing::weight_at;
 struct Shape {
     int64_t m, n, k;
 };
-const Shape kShapes[] = {{1, 1, 1},     {1, 16, 128},  {1, 37, 200},  {2, 17, 129},
-                         {3, 128, 64},  {4, 16, 256},  {5, 130, 320}, {7, 256, 96},
-                         {64, 48, 512}, {131, 33, 384}};
+const Shape kShapes[] = {{1, 1, 1},    {1, 16, 128},  {1, 37, 200}, {2, 17, 129},  {3, 128, 64},
+                         {4, 16, 256}, {5, 130, 320}, {7, 256, 96}, {64, 48, 512}, {131, 33, 384}};
 
 // Rows of A in either type, and what they mean.
 struct Rows {
@@ -58,9 +57,11 @@ Rows random_rows(Random& random, DType dtype, int64_t m, int64_t k) {
     return r;
 }
 
-// |error| is at most a few roundings of the products' magnitudes: fp32 sums of k terms, and the output.
+// |error| is at most a few roundings of the products' magnitudes: fp32 sums of k terms, and the
+// output.
 void expect_near(double got, double want, double magnitude, int64_t k, bool bf16_out) {
-    const double sum_error = magnitude * std::ldexp(1.0, -23) * (2.0 + std::sqrt(static_cast<double>(k)));
+    const double sum_error =
+        magnitude * std::ldexp(1.0, -23) * (2.0 + std::sqrt(static_cast<double>(k)));
     const double out_error = bf16_out ? std::fabs(want) * std::ldexp(1.0, -8) : 0.0;
     ASSERT_NEAR(got, want, sum_error + out_error);
 }
@@ -82,9 +83,8 @@ void run(Exec& exec, const GemmParams& p) {
 TEST_P(GemmIsa, DenseMatchesDouble) {
     OpContext context(GetParam());
     Random random(1);
-    const std::pair<DType, DType> types[] = {{DType::kE4M3, DType::kE4M3},
-                                             {DType::kBF16, DType::kE4M3},
-                                             {DType::kBF16, DType::kBF16}};
+    const std::pair<DType, DType> types[] = {
+        {DType::kE4M3, DType::kE4M3}, {DType::kBF16, DType::kE4M3}, {DType::kBF16, DType::kBF16}};
     for (const Shape& s : kShapes) {
         for (const auto& [a_type, b_type] : types) {
             for (const bool f32 : {false, true}) {
@@ -96,10 +96,11 @@ TEST_P(GemmIsa, DenseMatchesDouble) {
                 const int64_t ldd = s.n + 3;
                 std::vector<float> d32(static_cast<size_t>(s.m * ldd), -7.0F);
                 std::vector<bf16> d16(static_cast<size_t>(s.m * ldd), to_bf16(-7.0F));
-                run(context.exec,
-                    {s.m, a.view, b.view,
-                     {f32 ? static_cast<void*>(d32.data()) : d16.data(),
-                      f32 ? DType::kF32 : DType::kBF16, ldd}});
+                run(context.exec, {s.m,
+                                   a.view,
+                                   b.view,
+                                   {f32 ? static_cast<void*>(d32.data()) : d16.data(),
+                                    f32 ? DType::kF32 : DType::kBF16, ldd}});
                 for (int64_t i = 0; i < s.m; ++i) {
                     for (int64_t j = 0; j < s.n; ++j) {
                         double want = 0.0;
@@ -142,7 +143,9 @@ TEST_P(GemmIsa, RowsHaveTheSameBitsWhateverMAndThreads) {
                     Activations part = a.view;
                     part.data = static_cast<const uint8_t*>(part.data) + row * k * size_of(a_type);
                     if (part.scale != nullptr) part.scale += row * part.scale_stride_m;
-                    run(other.exec, {std::min(step, m - row), part, b.view,
+                    run(other.exec, {std::min(step, m - row),
+                                     part,
+                                     b.view,
                                      {pieces.data() + row * n, DType::kF32, n}});
                 }
                 ASSERT_EQ(std::memcmp(whole.data(), pieces.data(), whole.size() * 4), 0)
@@ -157,13 +160,15 @@ TEST_P(GemmIsa, EveryCodeOfTheWeightWidensExactly) {
     // Row j of B has code j in column 0; A picks that column out.
     const int64_t k = 128;
     std::vector<e4m3> codes(static_cast<size_t>(256 * k));
-    for (int64_t j = 0; j < 256; ++j) codes[static_cast<size_t>(j * k)].bits = static_cast<uint8_t>(j);
+    for (int64_t j = 0; j < 256; ++j)
+        codes[static_cast<size_t>(j * k)].bits = static_cast<uint8_t>(j);
     const std::vector<float> scales(2, 1.0F);
     for (const int64_t m : {1, 5}) {
         std::vector<bf16> a(static_cast<size_t>(m * k));
         for (int64_t i = 0; i < m; ++i) a[static_cast<size_t>(i * k)] = to_bf16(1.0F);
         std::vector<float> d(static_cast<size_t>(m * 256));
-        bf16_fp8_gemm_nt(context.exec, {m, {a.data(), DType::kBF16, k, nullptr, 0, 0},
+        bf16_fp8_gemm_nt(context.exec, {m,
+                                        {a.data(), DType::kBF16, k, nullptr, 0, 0},
                                         {codes.data(), DType::kE4M3, scales.data(), 256, k},
                                         {d.data(), DType::kF32, 256}});
         for (int64_t i = 0; i < m; ++i) {
@@ -194,7 +199,8 @@ TEST_P(GemmIsa, NanAndInfStayInTheirRow) {
     bf16_fp8_gemm_nt(context.exec, {m, a.view, b.view, {d.data(), DType::kF32, n}});
     for (int64_t i = 0; i < m; ++i)
         for (int64_t j = 0; j < n; ++j)
-            EXPECT_EQ(std::isfinite(d[static_cast<size_t>(i * n + j)]), i != 1 && i != 4) << i << " " << j;
+            EXPECT_EQ(std::isfinite(d[static_cast<size_t>(i * n + j)]), i != 1 && i != 4)
+                << i << " " << j;
 }
 
 TEST_P(GemmIsa, LayersAndGroupsEqualTheDenseProducts) {
@@ -229,12 +235,15 @@ TEST_P(GemmIsa, LayersAndGroupsEqualTheDenseProducts) {
             std::vector<float> scale(static_cast<size_t>(rows * num_blocks(k)));
             Activations a{first, DType::kBF16, k, nullptr, 0, 0};
             if (precision == Precision::kFp8 && b.is_fp8()) {
-                quantize_1x128(context.exec, {rows, k, first, k, ScaleFormat::kPlain, q.data(), scale.data()});
+                quantize_1x128(context.exec,
+                               {rows, k, first, k, ScaleFormat::kPlain, q.data(), scale.data()});
                 a = {q.data(), DType::kE4M3, k, scale.data(), num_blocks(k), 1};
             }
             run(context.exec, {rows, a, b, {dense.data(), DType::kBF16, n}});
-            EXPECT_EQ(std::memcmp(dense.data(), layer.data(), dense.size() * 2), 0) << "group " << g;
-            EXPECT_EQ(std::memcmp(dense.data(), grouped.data() + offsets[g] * n, dense.size() * 2), 0)
+            EXPECT_EQ(std::memcmp(dense.data(), layer.data(), dense.size() * 2), 0)
+                << "group " << g;
+            EXPECT_EQ(std::memcmp(dense.data(), grouped.data() + offsets[g] * n, dense.size() * 2),
+                      0)
                 << "group " << g;
         }
     }
@@ -252,10 +261,10 @@ TEST_P(GemmIsa, BatchedSlicesMatchDouble) {
             const std::vector<bf16> z = random.bf16s(m * batches * 512);
             std::vector<bf16> u(static_cast<size_t>(m * batches * 576));
             std::vector<bf16> o(static_cast<size_t>(m * batches * 128));
-            batched_gemm_nn(context.exec, {batches, m, 512, 128, q.data(), batches * 192, 192, b.view, 0,
-                                           256, u.data(), batches * 576, 576});
-            batched_gemm_nt(context.exec, {batches, m, 128, 512, z.data(), batches * 512, 512, b.view,
-                                           128, 256, o.data(), batches * 128, 128});
+            batched_gemm_nn(context.exec, {batches, m, 512, 128, q.data(), batches * 192, 192,
+                                           b.view, 0, 256, u.data(), batches * 576, 576});
+            batched_gemm_nt(context.exec, {batches, m, 128, 512, z.data(), batches * 512, 512,
+                                           b.view, 128, 256, o.data(), batches * 128, 128});
             for (int64_t check = 0; check < 400; ++check) {
                 const int64_t i = random.below(m);
                 const int64_t h = random.below(batches);
@@ -268,8 +277,8 @@ TEST_P(GemmIsa, BatchedSlicesMatchDouble) {
                     want += x;
                     magnitude += std::fabs(x);
                 }
-                expect_near(to_float(u[static_cast<size_t>((i * batches + h) * 576 + c)]), want, magnitude,
-                            128, true);
+                expect_near(to_float(u[static_cast<size_t>((i * batches + h) * 576 + c)]), want,
+                            magnitude, 128, true);
                 want = magnitude = 0.0;
                 const int64_t r = random.below(128);
                 for (int64_t k = 0; k < 512; ++k) {
@@ -278,8 +287,8 @@ TEST_P(GemmIsa, BatchedSlicesMatchDouble) {
                     want += x;
                     magnitude += std::fabs(x);
                 }
-                expect_near(to_float(o[static_cast<size_t>((i * batches + h) * 128 + r)]), want, magnitude,
-                            512, true);
+                expect_near(to_float(o[static_cast<size_t>((i * batches + h) * 128 + r)]), want,
+                            magnitude, 512, true);
             }
         }
     }
@@ -292,7 +301,7 @@ TEST_P(GemmIsa, QuantiserHasTheSameBitsInEveryIsa) {
     const int64_t m = 9;
     const int64_t k = 300;
     std::vector<bf16> x = random.bf16s(m * k, 3.0F);
-    for (int64_t j = 0; j < k; ++j) x[static_cast<size_t>(j)].bits = 0;        // an all-zero row
+    for (int64_t j = 0; j < k; ++j) x[static_cast<size_t>(j)].bits = 0;  // an all-zero row
     for (int64_t j = 0; j < k; ++j) x[static_cast<size_t>(k + j)] = to_bf16(random.normal(1e-6F));
     x[static_cast<size_t>(2 * k + 7)] = to_bf16(NAN);
     x[static_cast<size_t>(3 * k + 7)] = to_bf16(448.0F);
@@ -302,7 +311,8 @@ TEST_P(GemmIsa, QuantiserHasTheSameBitsInEveryIsa) {
         std::vector<float> s(static_cast<size_t>(m * 3));
         std::vector<float> s_portable(s.size());
         quantize_1x128(context.exec, {m, k, x.data(), k, format, q.data(), s.data()});
-        quantize_1x128(portable.exec, {m, k, x.data(), k, format, q_portable.data(), s_portable.data()});
+        quantize_1x128(portable.exec,
+                       {m, k, x.data(), k, format, q_portable.data(), s_portable.data()});
         EXPECT_EQ(std::memcmp(q.data(), q_portable.data(), q.size()), 0);
         EXPECT_EQ(std::memcmp(s.data(), s_portable.data(), s.size() * 4), 0);
         for (int64_t i = 4; i < m; ++i) {
@@ -353,7 +363,8 @@ TEST(Gemm, NormsMatchDouble) {
     const std::vector<bf16> add = random.bf16s(m * n);
     const std::vector<float> weight = random.floats(n);
     std::vector<bf16> out(residual.size());
-    add_rms_norm(context.exec, {m, n, residual.data(), add.data(), weight.data(), 1e-6F, out.data()});
+    add_rms_norm(context.exec,
+                 {m, n, residual.data(), add.data(), weight.data(), 1e-6F, out.data()});
     for (int64_t i = 0; i < m; ++i) {
         double squares = 0.0;
         for (int64_t j = 0; j < n; ++j) {
@@ -365,7 +376,8 @@ TEST(Gemm, NormsMatchDouble) {
         for (int64_t j = 0; j < n; ++j) {
             const auto at = static_cast<size_t>(i * n + j);
             const double sum = to_float(before[at]) + to_float(add[at]);
-            const double want = weight[static_cast<size_t>(j)] * sum / std::sqrt(squares / n + 1e-6);
+            const double want =
+                weight[static_cast<size_t>(j)] * sum / std::sqrt(squares / n + 1e-6);
             ASSERT_NEAR(to_float(out[at]), want, std::fabs(want) / 255.0);
         }
     }
@@ -377,7 +389,8 @@ TEST(Gemm, WrongArgumentsAreNamed) {
     const OwnedWeight b = random_weight(random, DType::kE4M3, 16, 128);
     const std::vector<bf16> a = random.bf16s(128);
     float d[16];
-    const GemmParams good{1, {a.data(), DType::kBF16, 128, nullptr, 0, 0}, b.view, {d, DType::kF32, 16}};
+    const GemmParams good{
+        1, {a.data(), DType::kBF16, 128, nullptr, 0, 0}, b.view, {d, DType::kF32, 16}};
     const auto message = [&](GemmParams p) -> std::string {
         try {
             bf16_fp8_gemm_nt(context.exec, p);

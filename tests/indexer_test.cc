@@ -42,8 +42,8 @@ struct Cache {
 };
 
 // RoPE and Hadamard of one vector in double.
-std::vector<double> rotated(const std::vector<double>& x, const RopeTable& rope, RopePairing pairing,
-                            int64_t position) {
+std::vector<double> rotated(const std::vector<double>& x, const RopeTable& rope,
+                            RopePairing pairing, int64_t position) {
     std::vector<double> y = x;
     for (size_t i = 0; i < 32; ++i) {
         const size_t a = pairing == RopePairing::kHalfSplit ? i : 2 * i;
@@ -130,8 +130,8 @@ TEST_P(IndexerIsa, LogitsMatchDouble) {
             const int64_t ld = 256;
             std::vector<float> logits(static_cast<size_t>(rows * ld));
             OpContext context(GetParam());
-            fp8_paged_mqa_logits(context.exec, {rows, heads, position, q.data(), w.data(), cache.view(),
-                                                logits.data(), ld});
+            fp8_paged_mqa_logits(context.exec, {rows, heads, position, q.data(), w.data(),
+                                                cache.view(), logits.data(), ld});
             for (int64_t r = 0; r < rows; ++r) {
                 for (int64_t s = 0; s <= position + r; ++s) {
                     double want = 0.0;
@@ -172,9 +172,9 @@ TEST_P(IndexerIsa, SelectionHasTheSameBitsWhateverTheChunkAndThreads) {
         std::vector<int32_t> indices(static_cast<size_t>(tokens * topk));
         std::vector<int32_t> lengths(static_cast<size_t>(tokens));
         for (int64_t t = 0; t < tokens; t += chunk)
-            select(context.exec, {std::min(chunk, tokens - t), heads, t, topk, q.data() + t * heads * 128,
-                                  w.data() + t * heads, cache.view(), indices.data() + t * topk,
-                                  lengths.data() + t});
+            select(context.exec, {std::min(chunk, tokens - t), heads, t, topk,
+                                  q.data() + t * heads * 128, w.data() + t * heads, cache.view(),
+                                  indices.data() + t * topk, lengths.data() + t});
         for (int64_t t = 0; t < tokens; ++t)
             EXPECT_EQ(lengths[static_cast<size_t>(t)], std::min(t + 1, topk));
         return indices;
@@ -211,9 +211,9 @@ TEST(TopK, MatchesASort) {
             for (int64_t r = 0; r < rows; ++r) {
                 for (int64_t i = 0; i < first + r; ++i) {
                     float v = random.normal();
-                    if (kind == 1) v = static_cast<float>(random.below(4));          // many ties
-                    if (kind == 2) v = random.below(3) == 0 ? kNan : -kInf;          // no number
-                    if (kind == 3) v = random.below(2) == 0 ? 0.0F : -0.0F;          // equal zeros
+                    if (kind == 1) v = static_cast<float>(random.below(4));  // many ties
+                    if (kind == 2) v = random.below(3) == 0 ? kNan : -kInf;  // no number
+                    if (kind == 3) v = random.below(2) == 0 ? 0.0F : -0.0F;  // equal zeros
                     if (kind == 4) v = 1.0F + static_cast<float>(random.below(3)) * 1.2e-7F;
                     x[static_cast<size_t>(r * ld + i)] = v;
                 }
@@ -226,14 +226,16 @@ TEST(TopK, MatchesASort) {
                 ASSERT_EQ(lengths[static_cast<size_t>(r)], static_cast<int32_t>(want.size()));
                 want.resize(static_cast<size_t>(k), -1);
                 const auto got = indices.begin() + r * k;
-                ASSERT_TRUE(std::equal(want.begin(), want.end(), got)) << "kind " << kind << " k " << k;
+                ASSERT_TRUE(std::equal(want.begin(), want.end(), got))
+                    << "kind " << kind << " k " << k;
             }
         }
     }
 }
 
 TEST(Indexer, QueriesAndKeysKeepTheirProducts) {
-    // q . k after RoPE, Hadamard and quantisation, against double without Hadamard and quantisation.
+    // q . k after RoPE, Hadamard and quantisation, against double without Hadamard and
+    // quantisation.
     OpContext context(Isa::kPortable);
     Random random(5);
     const RopeTable rope(64, 10000.0, {}, 100);

@@ -19,8 +19,8 @@ using testing::random_weight;
 using testing::weight_at;
 
 // Chosen experts, ascending, in double and by sorting.
-std::vector<int32_t> choose(const float* logits, const float* bias, int64_t experts, int64_t n_group,
-                            int64_t topk_group, int64_t topk) {
+std::vector<int32_t> choose(const float* logits, const float* bias, int64_t experts,
+                            int64_t n_group, int64_t topk_group, int64_t topk) {
     std::vector<double> b(static_cast<size_t>(experts));
     for (size_t e = 0; e < b.size(); ++e) b[e] = 1.0 / (1.0 + std::exp(-logits[e])) + bias[e];
     const int64_t size = experts / n_group;
@@ -50,7 +50,8 @@ TEST(Route, MatchesThePlainRule) {
     struct Shape {
         int64_t experts, n_group, topk_group, topk;
     };
-    for (const Shape& s : {Shape{256, 8, 4, 8}, Shape{16, 4, 2, 4}, Shape{6, 3, 2, 2}, Shape{8, 1, 1, 8}}) {
+    for (const Shape& s :
+         {Shape{256, 8, 4, 8}, Shape{16, 4, 2, 4}, Shape{6, 3, 2, 2}, Shape{8, 1, 1, 8}}) {
         const int64_t tokens = 40;
         const std::vector<float> logits = random.floats(tokens * s.experts);
         // Far below zero: groups that are out must be -inf, not 0.
@@ -124,7 +125,8 @@ struct Mlp {
         std::vector<double> out(static_cast<size_t>(hidden));
         for (int64_t h = 0; h < hidden; ++h)
             for (int64_t i = 0; i < intermediate; ++i)
-                out[static_cast<size_t>(h)] += weight_at(down.view, h, i) * mid[static_cast<size_t>(i)];
+                out[static_cast<size_t>(h)] +=
+                    weight_at(down.view, h, i) * mid[static_cast<size_t>(i)];
         return out;
     }
 };
@@ -164,12 +166,19 @@ TEST_P(MoeIsa, ExpertsMatchDoubleAndKeepTheirBits) {
         OpContext context(GetParam(), threads);
         std::vector<bf16> out(static_cast<size_t>(tokens * hidden));
         for (int64_t t = 0; t < tokens; t += chunk)
-            expert_mlp(context.exec,
-                       {std::min(chunk, tokens - t), num_experts, topk, x.data() + t * hidden,
-                        chosen.data() + t * topk, weights.data() + t * topk,
-                        {gate.data(), up.data(), down.data()}, &shared.gate.view, &shared.up.view,
-                        &shared.down.view, precision, gemm::ScaleFormat::kUe8m0,
-                        out.data() + t * hidden});
+            expert_mlp(context.exec, {std::min(chunk, tokens - t),
+                                      num_experts,
+                                      topk,
+                                      x.data() + t * hidden,
+                                      chosen.data() + t * topk,
+                                      weights.data() + t * topk,
+                                      {gate.data(), up.data(), down.data()},
+                                      &shared.gate.view,
+                                      &shared.up.view,
+                                      &shared.down.view,
+                                      precision,
+                                      gemm::ScaleFormat::kUe8m0,
+                                      out.data() + t * hidden});
         return out;
     };
     for (const auto precision : {gemm::Precision::kBf16, gemm::Precision::kFp8}) {
@@ -185,7 +194,8 @@ TEST_P(MoeIsa, ExpertsMatchDoubleAndKeepTheirBits) {
                 for (size_t h = 0; h < want.size(); ++h) want[h] += weights[slot] * y[h];
             }
             for (size_t h = 0; h < want.size(); ++h) {
-                error += std::pow(to_float(whole[static_cast<size_t>(t * hidden) + h]) - want[h], 2.0);
+                error +=
+                    std::pow(to_float(whole[static_cast<size_t>(t * hidden) + h]) - want[h], 2.0);
                 norm += want[h] * want[h];
             }
         }

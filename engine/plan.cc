@@ -1,0 +1,70 @@
+// The memory plan, and the options it depends on.
+
+#include <algorithm>
+#include <thread>
+
+#include "dsa/engine.h"
+#include "engine/engine_state.h"
+#include "engine/kv_cache.h"
+
+namespace dsa {
+namespace {
+
+constexpr int64_t kDefaultContext = 32768;
+constexpr int kMaxThreads = 1024;
+
+}  // namespace
+
+int64_t default_context_length(const ModelConfig& config) {
+    return std::min(config.max_position_embeddings, kDefaultContext);
+}
+
+EngineOptions resolve_options(const ModelConfig& config, const EngineOptions& requested) {
+    EngineOptions o = requested;
+    if (o.threads == 0)
+        o.threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+    if (o.threads < 1 || o.threads > kMaxThreads)
+        throw_error(ErrorCode::kInvalidArgument, "threads is ", o.threads, ", expected 1 to ",
+                    kMaxThreads);
+    if (o.context_length == 0) o.context_length = default_context_length(config);
+    if (o.context_length < 1)
+        throw_error(ErrorCode::kInvalidArgument, "context length is ", o.context_length,
+                    ", expected >= 1");
+    if (o.context_length > config.max_position_embeddings)
+        throw_error(ErrorCode::kContextOverflow, "context length is ", o.context_length,
+                    ", more than the ", config.max_position_embeddings,
+                    " positions of the model (max_position_embeddings)");
+    if (o.prefill_chunk < 1)
+        throw_error(ErrorCode::kInvalidArgument, "prefill chunk is ", o.prefill_chunk,
+                    ", expected >= 1");
+    if (o.memory_limit < 0)
+        throw_error(ErrorCode::kInvalidArgument, "memory limit is ", o.memory_limit,
+                    ", expected >= 0");
+    o.prefill_chunk = std::min(o.prefill_chunk, o.context_length);
+    return o;
+}
+
+MemoryPlan plan_memory(const ModelInfo& info, const EngineOptions& options) {
+    const ModelConfig& config = info.config;
+    const EngineOptions o = resolve_options(config, options);
+    MemoryPlan plan;
+    plan.context_length = o.context_length;
+    plan.weights = info.weight_bytes;
+    plan.copies = info.copied_bytes;
+    // Logits of the last token.
+    const int64_t logits = config.vocab_size * static_cast<int64_t>(sizeof(float));
+    if (o.reference) {
+        plan.copies += ReferenceModel::weight_bytes(config);
+        plan.kv_cache = o.context_length * ReferenceCache::bytes_per_token(config);
+        plan.scratch = ReferenceModel::scratch_bytes(config, o.context_length, o.threads) + logits;
+        plan.tables = ReferenceModel::table_bytes(config, o.context_length);
+    } else {
+        plan.kv_cache = KvCache::bytes(config, o.context_length);
+        plan.scratch =
+            Model::scratch_bytes(config, o.prefill_chunk, o.context_length, o.threads) + logits;
+        plan.tables = Model::table_bytes(config, o.context_length);
+    }
+    return plan;
+}
+
+}  // namespace dsa
