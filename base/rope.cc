@@ -15,18 +15,22 @@ double correction_dim(double rotations, int dim, double theta, double original) 
 
 }  // namespace
 
-std::vector<double> rope_frequencies(int dim, double theta, const YarnParams& yarn) {
-    std::vector<double> g(static_cast<size_t>(dim / 2));
+std::vector<float> rope_frequencies(int dim, double theta, const YarnParams& yarn) {
+    std::vector<float> g(static_cast<size_t>(dim / 2));
     const double original = yarn.original_max_position_embeddings;
-    const double low =
-        std::max(std::floor(correction_dim(yarn.beta_fast, dim, theta, original)), 0.0);
-    const double high =
-        std::min(std::ceil(correction_dim(yarn.beta_slow, dim, theta, original)), dim - 1.0);
+    const auto low = static_cast<float>(
+        std::max(std::floor(correction_dim(yarn.beta_fast, dim, theta, original)), 0.0));
+    const auto high = static_cast<float>(
+        std::min(std::ceil(correction_dim(yarn.beta_slow, dim, theta, original)), dim - 1.0));
     for (int i = 0; i < dim / 2; ++i) {
-        const double f = std::pow(theta, -2.0 * i / dim);
-        const double ramp = std::clamp((i - low) / std::max(high - low, 0.001), 0.0, 1.0);
+        const auto index = static_cast<float>(i);
+        const float period =
+            std::pow(static_cast<float>(theta), 2.0F * index / static_cast<float>(dim));
+        const float plain = 1.0F / period;
+        const float stretched = 1.0F / (static_cast<float>(yarn.factor) * period);
+        const float ramp = std::clamp((index - low) / std::max(high - low, 0.001F), 0.0F, 1.0F);
         g[static_cast<size_t>(i)] =
-            yarn.factor == 1.0 ? f : f * (1.0 - ramp) + f / yarn.factor * ramp;
+            yarn.factor == 1.0 ? plain : stretched * ramp + plain * (1.0F - ramp);
     }
     return g;
 }
@@ -39,14 +43,11 @@ double yarn_softmax_factor(const YarnParams& yarn) {
 
 RopeTable::RopeTable(int dim, double theta, const YarnParams& yarn, int64_t num_positions)
     : dim_(dim), table_(static_cast<size_t>(num_positions * dim)) {
-    const std::vector<double> g = rope_frequencies(dim, theta, yarn);
+    const std::vector<float> g = rope_frequencies(dim, theta, yarn);
     float* row = table_.data();
     for (int64_t t = 0; t < num_positions; ++t, row += dim) {
         for (int i = 0; i < dim / 2; ++i) {
-            // The product is fp32, as in the reference inference: at position 10^4 its rounding is
-            // the largest difference between implementations.
-            const double angle =
-                static_cast<float>(t) * static_cast<float>(g[static_cast<size_t>(i)]);
+            const double angle = static_cast<float>(t) * g[static_cast<size_t>(i)];
             row[i] = static_cast<float>(std::cos(angle));
             row[dim / 2 + i] = static_cast<float>(std::sin(angle));
         }

@@ -19,8 +19,11 @@ struct YarnParams {
 
 enum class RopePairing { kInterleaved, kHalfSplit };
 
-// Angle per position of each pair, g_i, i in [0, dim / 2), in double.
-std::vector<double> rope_frequencies(int dim, double theta, const YarnParams& yarn);
+// Angle per position of each pair, g_i, i in [0, dim / 2). In fp32 at every step, as is the product
+// of position and frequency: models are trained and published with fp32 angles, and at position
+// 10^4 a last bit of g_i is the largest difference between two implementations that are otherwise
+// exact.
+std::vector<float> rope_frequencies(int dim, double theta, const YarnParams& yarn);
 
 // m^2 with m = 0.1 * mscale_all_dim * ln(factor) + 1: what YaRN multiplies the softmax scale by.
 double yarn_softmax_factor(const YarnParams& yarn);

@@ -8,21 +8,13 @@
 #include "dsa/error.h"
 #include "engine/reference_attention.h"
 #include "engine/reference_layer.h"
+#include "engine/rope_config.h"
 
 namespace dsa {
 namespace {
 
 constexpr int64_t kChunk = 512;  // tokens that go through the layers at once
 constexpr int64_t kFloatBytes = sizeof(float);
-
-YarnParams yarn_params(const ModelConfig& config) {
-    return {.factor = config.rope_factor,
-            .beta_fast = config.rope_beta_fast,
-            .beta_slow = config.rope_beta_slow,
-            .mscale_all_dim = config.rope_mscale_all_dim,
-            .original_max_position_embeddings =
-                static_cast<double>(config.rope_original_max_position_embeddings)};
-}
 
 int64_t query_dim(const ModelConfig& config) {
     return config.qk_nope_head_dim + config.qk_rope_head_dim;
@@ -75,8 +67,7 @@ reference::Model::Model(const Checkpoint& checkpoint, const ReferenceSteps& refe
       rope(static_cast<int>(config.qk_rope_head_dim), config.rope_theta, yarn_params(config),
            context),
       context_length(context),
-      softmax_scale(static_cast<float>(yarn_softmax_factor(yarn_params(config)) /
-                                       std::sqrt(static_cast<double>(query_dim(config))))),
+      softmax_scale(static_cast<float>(dsa::softmax_scale(config))),
       embed_tokens(dequantize(checkpoint.weights().embed_tokens)),
       lm_head(dequantize(checkpoint.weights().lm_head)),
       norm(checkpoint.weights().norm),

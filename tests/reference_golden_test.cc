@@ -6,13 +6,13 @@
 #include <cmath>
 
 #include "testing/golden.h"
-#include "testing/reference_run.h"
+#include "testing/golden_run.h"
 
 namespace dsa {
 namespace {
 
+using testing::GoldenRun;
 using testing::load_golden;
-using testing::ReferenceRun;
 using testing::run_reference;
 
 constexpr ReferenceSteps kAllSteps{
@@ -21,7 +21,7 @@ constexpr ReferenceSteps kAllSteps{
 class MiniReference : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(MiniReference, EqualsTheOracle) {
-    const ReferenceRun run = run_reference(load_golden(GetParam()), {});
+    const GoldenRun run = run_reference(load_golden(GetParam()), {});
     EXPECT_LE(run.logits_max_abs, 1e-3);
     EXPECT_LE(run.hidden, 1e-4);
     EXPECT_LE(std::abs(run.nll_difference), 1e-5);
@@ -43,7 +43,7 @@ TEST(MiniReferenceAllSteps, StaysCloseToTheOracle) {
     int64_t steps = 0;
     int64_t right = 0;
     for (const char* name : {"dsa-mini/chat", "dsa-mini/text-1500", "dsa-mini/recall-3000"}) {
-        const ReferenceRun run = run_reference(load_golden(name), kAllSteps);
+        const GoldenRun run = run_reference(load_golden(name), kAllSteps);
         EXPECT_LE(run.kl, 0.02) << name;
         EXPECT_LE(std::abs(run.nll_difference), 0.02) << name;
         EXPECT_GE(run.topk.recall(), 0.98) << name;

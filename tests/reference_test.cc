@@ -16,15 +16,15 @@
 #include "testing/checkpoint_builder.h"
 #include "testing/compare.h"
 #include "testing/golden.h"
-#include "testing/reference_run.h"
+#include "testing/golden_run.h"
 
 namespace dsa {
 namespace {
 
 using testing::CheckpointSpec;
 using testing::GoldenCase;
+using testing::GoldenRun;
 using testing::load_golden;
-using testing::ReferenceRun;
 using testing::run_reference;
 
 constexpr ReferenceSteps kAllSteps{
@@ -153,7 +153,7 @@ class TinyReference : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(TinyReference, EqualsTheOracle) {
     const GoldenCase golden = load_golden(GetParam());
-    const ReferenceRun run = run_reference(golden, {});
+    const GoldenRun run = run_reference(golden, {});
     EXPECT_LE(run.logits_max_abs, 2e-4);
     EXPECT_LE(run.decode_max_abs, 2e-4);
     EXPECT_LE(run.hidden, 1e-4);
@@ -168,45 +168,19 @@ TEST_P(TinyReference, EqualsTheOracle) {
     EXPECT_EQ(run.steps, 32);
 }
 
-// Each layer from the oracle's hidden state of the layer before: errors do not add up, so that a
-// wrong detail shows where it is.
 TEST_P(TinyReference, LayerByLayer) {
     const GoldenCase golden = load_golden(GetParam());
     const Checkpoint checkpoint(golden.model);
-    const reference::Matrix embedding = reference::dequantize(checkpoint.weights().embed_tokens);
     for (const ReferenceSteps& steps : {ReferenceSteps{}, kAllSteps}) {
-        const bool exact = !steps.act;
         const ReferenceModel model(checkpoint, steps, golden.S, 2);
         ReferenceCache cache(checkpoint.config(), golden.S);
-        std::vector<float> input;
-        for (int32_t id : golden.input_ids) {
-            input.insert(input.end(), embedding.row(id), embedding.row(id) + golden.H);
-        }
-        for (int64_t l = 0; l < golden.L; ++l) {
-            ForwardTrace trace;
-            trace.index_rows = golden.index_rows;
-            const std::vector<float> output = model.forward_layer(cache, l, 0, input, &trace);
-            const auto size = static_cast<size_t>(golden.S * golden.H);
-            const auto oracle =
-                std::span(golden.hidden).subspan(static_cast<size_t>(l) * size, size);
-            std::vector<float> scores;
-            std::vector<float> oracle_scores;
-            for (int64_t q = 0; q < golden.Q; ++q) {
-                const auto& row =
-                    trace.index_scores[static_cast<size_t>(l)][static_cast<size_t>(q)];
-                scores.insert(scores.end(), row.begin(), row.end());
-                const float* stored = golden.index_scores.data() + (l * golden.Q + q) * golden.S;
-                oracle_scores.insert(oracle_scores.end(), stored,
-                                     stored + golden.index_rows[static_cast<size_t>(q)] + 1);
-            }
-            const double scores_error = testing::relative_l2(scores, oracle_scores);
-            const double output_error = testing::relative_l2(output, oracle);
-            std::printf("%s layer %d %s: index scores %.2g, output %.2g\n", golden.name.c_str(),
-                        static_cast<int>(l), exact ? "fp32" : "all steps", scores_error,
-                        output_error);
-            EXPECT_LE(scores_error, exact ? 5e-6 : 0.055) << "layer " << l;
-            EXPECT_LE(output_error, exact ? 5e-6 : 0.12) << "layer " << l;
-            input.assign(oracle.begin(), oracle.end());
+        const auto errors = testing::run_layers(
+            golden, [&](int64_t layer, std::span<const float> hidden, ForwardTrace* trace) {
+                return model.forward_layer(cache, layer, 0, hidden, trace);
+            });
+        for (const testing::LayerErrors& e : errors) {
+            EXPECT_LE(e.index_scores, steps.act ? 0.055 : 5e-6);
+            EXPECT_LE(e.output, steps.act ? 0.12 : 5e-6);
         }
     }
 }
@@ -217,7 +191,7 @@ INSTANTIATE_TEST_SUITE_P(Cases, TinyReference, ::testing::Values("tiny-rand", "t
                          });
 
 TEST(Reference, AllStepsOnKeepsPlantedChoices) {
-    const ReferenceRun run = run_reference(load_golden("tiny-planted"), kAllSteps);
+    const GoldenRun run = run_reference(load_golden("tiny-planted"), kAllSteps);
     EXPECT_EQ(run.topk.differ + run.topk.near_ties, 0);
     EXPECT_EQ(run.expert_rows_differ, 0);
     EXPECT_LE(run.logits_rel_l2, 0.06);
@@ -228,7 +202,7 @@ TEST(Reference, AllStepsOnKeepsPlantedChoices) {
 // Every step alone changes what it should, by about as much as its format is coarse.
 TEST(Reference, EachStepIsVisibleAndSmall) {
     const GoldenCase golden = load_golden("tiny-planted");
-    const ReferenceRun plain = run_reference(golden, {});
+    const GoldenRun plain = run_reference(golden, {});
     const auto run_with = [&](auto member) {
         ReferenceSteps steps;
         steps.*member = true;
@@ -237,19 +211,19 @@ TEST(Reference, EachStepIsVisibleAndSmall) {
     for (const auto& [member, low, high] :
          {std::tuple{&ReferenceSteps::act, 0.01, 0.06}, std::tuple{&ReferenceSteps::kv, 3e-3, 0.03},
           std::tuple{&ReferenceSteps::bf16, 1e-3, 0.02}}) {
-        const ReferenceRun run = run_with(member);
+        const GoldenRun run = run_with(member);
         const double change = testing::relative_l2(run.logits, plain.logits);
         EXPECT_GE(change, low);
         EXPECT_LE(change, high);
         EXPECT_EQ(run.topk.differ + run.expert_rows_differ, 0);
     }
     // The choices are planted: quantising what makes them moves scores, not logits.
-    const ReferenceRun index = run_with(&ReferenceSteps::index);
+    const GoldenRun index = run_with(&ReferenceSteps::index);
     EXPECT_GE(index.index_scores, 1e-3);
     EXPECT_LE(index.index_scores, 0.05);
     EXPECT_LE(testing::max_abs_difference(index.logits, plain.logits), 1e-5);
 
-    const ReferenceRun hadamard = run_with(&ReferenceSteps::hadamard);
+    const GoldenRun hadamard = run_with(&ReferenceSteps::hadamard);
     EXPECT_LE(testing::max_abs_difference(hadamard.logits, plain.logits), 1e-5);
     for (size_t l = 0; l < 3; ++l) {
         double worst = 0.0;
@@ -261,7 +235,7 @@ TEST(Reference, EachStepIsVisibleAndSmall) {
         EXPECT_GT(worst, 0.0) << "layer " << l << ": no rotation at all";
     }
     // Rotated vectors quantise to other values.
-    const ReferenceRun both = run_reference(golden, {.index = true, .hadamard = true});
+    const GoldenRun both = run_reference(golden, {.index = true, .hadamard = true});
     EXPECT_GE(std::abs(both.index_scores - index.index_scores), 1e-4);
 }
 

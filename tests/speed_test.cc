@@ -1,5 +1,5 @@
-// Speed of the built-in model behind a long prompt: the prompt at once, one token a step, and decode
-// behind it, in one run. Chunked prefill must pay, and long contexts must stay usable.
+// Speed of the built-in model behind a long prompt: the prompt at once, one token a step, and
+// decode behind it, in one run. Chunked prefill must pay, and long contexts must stay usable.
 
 #include <gtest/gtest.h>
 
@@ -34,10 +34,11 @@ TEST_P(Speed, LongPromptAndDecodeBehindIt) {
         for (const int32_t id : golden.greedy_ids) at_once.decode(id);
     });
     const auto n = static_cast<double>(golden.greedy_ids.size());
-    std::printf("%s: %ld tokens at once %.2f s (%.0f tokens/s), one a step %.2f s, ratio %.2f; decode "
-                "behind them %.1f tokens/s\n",
-                to_string(GetParam()), static_cast<long>(golden.S), prefill,
-                static_cast<double>(golden.S) / prefill, steps, steps / prefill, n / decode);
+    std::printf(
+        "%s: %ld tokens at once %.2f s (%.0f tokens/s), one a step %.2f s, ratio %.2f; decode "
+        "behind them %.1f tokens/s\n",
+        to_string(GetParam()), static_cast<long>(golden.S), prefill,
+        static_cast<double>(golden.S) / prefill, steps, steps / prefill, n / decode);
     EXPECT_LE(prefill, 45.0);
     EXPECT_GE(steps / prefill, 3.0);
     EXPECT_GE(n / decode, 60.0);

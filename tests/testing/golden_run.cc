@@ -1,4 +1,4 @@
-#include "testing/reference_run.h"
+#include "testing/golden_run.h"
 
 #include <algorithm>
 #include <chrono>
@@ -9,7 +9,8 @@
 namespace dsa::testing {
 namespace {
 
-constexpr int64_t kCall = 512;
+// Tokens a call.
+constexpr int64_t kCall = CpuForward::kMaxTokens;
 
 size_t index_of(const std::vector<int64_t>& sorted, int64_t value) {
     return static_cast<size_t>(std::lower_bound(sorted.begin(), sorted.end(), value) -
@@ -21,8 +22,7 @@ std::span<const T> piece(const std::vector<T>& values, int64_t index, int64_t si
     return std::span(values).subspan(static_cast<size_t>(index * size), static_cast<size_t>(size));
 }
 
-void run_prompt(const ReferenceModel& model, ReferenceCache& cache, const GoldenCase& golden,
-                ReferenceRun& run) {
+void run_prompt(const Forward& forward, const GoldenCase& golden, GoldenRun& run) {
     double nll = 0.0;
     std::vector<float> logits;
     for (int64_t begin = 0; begin < golden.S; begin += kCall) {
@@ -30,10 +30,10 @@ void run_prompt(const ReferenceModel& model, ReferenceCache& cache, const Golden
         std::vector<int64_t> rows(static_cast<size_t>(n));
         std::iota(rows.begin(), rows.end(), 0);
         logits.resize(static_cast<size_t>(n * golden.V));
-        model.forward(cache, begin,
-                      piece(golden.input_ids, 0, golden.S)
-                          .subspan(static_cast<size_t>(begin), static_cast<size_t>(n)),
-                      rows, logits.data(), &run.trace);
+        forward(begin,
+                piece(golden.input_ids, 0, golden.S)
+                    .subspan(static_cast<size_t>(begin), static_cast<size_t>(n)),
+                rows, logits.data(), &run.trace);
         for (int64_t r = 0; r < n; ++r) {
             const auto row = piece(logits, r, golden.V);
             const int64_t position = begin + r;
@@ -52,16 +52,14 @@ void run_prompt(const ReferenceModel& model, ReferenceCache& cache, const Golden
     run.kl = mean_kl(run.logits, golden.logits, golden.V);
 }
 
-void run_decode(const ReferenceModel& model, ReferenceCache& cache, const GoldenCase& golden,
-                ReferenceRun& run) {
+void run_decode(const Forward& forward, const GoldenCase& golden, GoldenRun& run) {
     const auto n = std::ssize(golden.greedy_ids);
     run.steps = n;
     std::vector<float> logits(run.logits.end() - golden.V, run.logits.end());  // the last row
     const std::vector<int64_t> row = {0};
     for (int64_t j = 0; j < n; ++j) {
         if (argmax(logits) == golden.greedy_ids[static_cast<size_t>(j)]) ++run.argmax_right;
-        model.forward(cache, golden.S + j, piece(golden.greedy_ids, j, 1), row, logits.data(),
-                      &run.trace);
+        forward(golden.S + j, piece(golden.greedy_ids, j, 1), row, logits.data(), &run.trace);
         if (!golden.logits_decode.empty()) {
             run.decode_max_abs =
                 std::max(run.decode_max_abs,
@@ -70,7 +68,7 @@ void run_decode(const ReferenceModel& model, ReferenceCache& cache, const Golden
     }
 }
 
-void compare_topk(const GoldenCase& golden, ReferenceRun& run) {
+void compare_topk(const GoldenCase& golden, GoldenRun& run) {
     for (size_t l = 0; l < static_cast<size_t>(golden.L); ++l) {
         const auto layer = static_cast<int64_t>(l);
         for (int64_t r = 0; r < golden.R; ++r) {
@@ -89,24 +87,30 @@ void compare_topk(const GoldenCase& golden, ReferenceRun& run) {
     }
 }
 
-void compare_layers(const GoldenCase& golden, ReferenceRun& run) {
+// Relative L2 of a layer's index scores over the visible positions of the case's rows.
+double compare_index_scores(const GoldenCase& golden, const ForwardTrace& trace, int64_t layer) {
+    std::vector<float> scores;
+    std::vector<float> oracle;
+    for (int64_t q = 0; q < golden.Q; ++q) {
+        const int64_t row = golden.index_rows[static_cast<size_t>(q)];
+        const auto& visible =
+            trace.index_scores[static_cast<size_t>(layer)][index_of(trace.index_rows, row)];
+        scores.insert(scores.end(), visible.begin(), visible.end());
+        const auto stored = piece(golden.index_scores, layer * golden.Q + q, golden.S);
+        oracle.insert(oracle.end(), stored.begin(), stored.begin() + row + 1);
+    }
+    return relative_l2(scores, oracle);
+}
+
+void compare_layers(const GoldenCase& golden, GoldenRun& run) {
     for (int64_t l = 0; l < golden.L; ++l) {
         const std::vector<float>& hidden = run.trace.hidden[static_cast<size_t>(l)];
         run.hidden =
             std::max(run.hidden, relative_l2(piece(hidden, 0, golden.R * golden.H),
                                              piece(golden.hidden, l, golden.R * golden.H)));
-        std::vector<float> scores;
-        std::vector<float> oracle;
-        for (int64_t q = 0; q < golden.Q; ++q) {
-            const int64_t row = golden.index_rows[static_cast<size_t>(q)];
-            const auto& visible =
-                run.trace.index_scores[static_cast<size_t>(l)][index_of(run.trace.index_rows, row)];
-            scores.insert(scores.end(), visible.begin(), visible.end());
-            const auto stored = piece(golden.index_scores, l * golden.Q + q, golden.S);
-            oracle.insert(oracle.end(), stored.begin(), stored.begin() + row + 1);
-        }
         if (golden.Q > 0)
-            run.index_scores = std::max(run.index_scores, relative_l2(scores, oracle));
+            run.index_scores =
+                std::max(run.index_scores, compare_index_scores(golden, run.trace, l));
     }
     // Kept rows are all rows in cases that have experts.
     for (int64_t l = 0; l < golden.L_moe; ++l) {
@@ -121,14 +125,10 @@ void compare_layers(const GoldenCase& golden, ReferenceRun& run) {
 
 }  // namespace
 
-ReferenceRun run_reference(const GoldenCase& golden, const ReferenceSteps& steps, int threads) {
+GoldenRun run_golden(const GoldenCase& golden, const Forward& forward) {
     const auto start = std::chrono::steady_clock::now();
     const auto n = std::ssize(golden.greedy_ids);
-    const Checkpoint checkpoint(golden.model);
-    const ReferenceModel model(checkpoint, steps, golden.S + n, threads);
-    ReferenceCache cache(checkpoint.config(), golden.S + n);
-
-    ReferenceRun run;
+    GoldenRun run;
     run.trace.rows = golden.rows;
     for (int64_t j = 0; j < n; ++j) run.trace.rows.push_back(golden.S + j);
     run.trace.want_hidden = run.trace.want_topk = run.trace.want_experts = true;
@@ -140,8 +140,8 @@ ReferenceRun run_reference(const GoldenCase& golden, const ReferenceSteps& steps
         std::unique(run.trace.index_rows.begin(), run.trace.index_rows.end()),
         run.trace.index_rows.end());
 
-    run_prompt(model, cache, golden, run);
-    run_decode(model, cache, golden, run);
+    run_prompt(forward, golden, run);
+    run_decode(forward, golden, run);
     if (golden.k > 0) compare_topk(golden, run);
     compare_layers(golden, run);
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
@@ -156,6 +156,48 @@ ReferenceRun run_reference(const GoldenCase& golden, const ReferenceSteps& steps
         static_cast<long>(run.expert_rows_differ), static_cast<long>(run.argmax_right),
         static_cast<long>(run.steps), run.decode_max_abs, seconds.count());
     return run;
+}
+
+GoldenRun run_reference(const GoldenCase& golden, const ReferenceSteps& steps, int threads) {
+    const Checkpoint checkpoint(golden.model);
+    const int64_t context = golden.S + std::ssize(golden.greedy_ids);
+    const ReferenceModel model(checkpoint, steps, context, threads);
+    ReferenceCache cache(checkpoint.config(), context);
+    return run_golden(
+        golden, [&](int64_t position, std::span<const int32_t> ids, std::span<const int64_t> rows,
+                    float* logits, ForwardTrace* trace) {
+            model.forward(cache, position, ids, rows, logits, trace);
+        });
+}
+
+GoldenRun run_cpu(const GoldenCase& golden, Isa isa, gemm::Precision precision, int threads) {
+    CpuForward cpu(golden.model, isa, precision, golden.S + std::ssize(golden.greedy_ids), threads);
+    return run_golden(
+        golden, [&](int64_t position, std::span<const int32_t> ids, std::span<const int64_t> rows,
+                    float* logits, ForwardTrace* trace) {
+            cpu.model.forward(cpu.exec, cpu.cache, position, ids, rows, logits, trace);
+        });
+}
+
+std::vector<LayerErrors> run_layers(const GoldenCase& golden, const ForwardLayer& forward_layer) {
+    const Checkpoint checkpoint(golden.model);
+    const auto* embedding = static_cast<const bf16*>(checkpoint.weights().embed_tokens.data);
+    std::vector<float> input;
+    for (const int32_t id : golden.input_ids)
+        for (int64_t d = 0; d < golden.H; ++d)
+            input.push_back(to_float(embedding[id * golden.H + d]));
+    std::vector<LayerErrors> errors;
+    for (int64_t l = 0; l < golden.L; ++l) {
+        ForwardTrace trace;
+        trace.index_rows = golden.index_rows;
+        const std::vector<float> output = forward_layer(l, input, &trace);
+        const auto oracle = piece(golden.hidden, l, golden.S * golden.H);
+        errors.push_back({compare_index_scores(golden, trace, l), relative_l2(output, oracle)});
+        std::printf("%s layer %d: index scores %.2g, output %.2g\n", golden.name.c_str(),
+                    static_cast<int>(l), errors.back().index_scores, errors.back().output);
+        input.assign(oracle.begin(), oracle.end());
+    }
+    return errors;
 }
 
 }  // namespace dsa::testing
