@@ -64,5 +64,12 @@ int run(int argc, char** argv) {
 }  // namespace dsa::app
 
 int main(int argc, char** argv) {
-    return dsa::app::run(argc, argv);
+    try {
+        return dsa::app::run(argc, argv);
+    } catch (const std::exception& error) {  // no memory for the command line itself
+        std::cerr << "dsa: error: " << error.what() << "\n";
+    } catch (...) {
+        std::cerr << "dsa: error: unknown\n";
+    }
+    return 1;
 }
