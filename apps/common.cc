@@ -33,12 +33,13 @@ std::string check_precision(const std::string& name) {
     return "expected bf16 or fp8, found '" + name + "'";
 }
 
+// Beside an installed program, else where this one was built.
 std::filesystem::path builtin_model() {
-    const std::filesystem::path source = DSA_SOURCE_DIR "/models/dsa-mini";
     std::error_code error;
-    if (std::filesystem::exists(source, error)) return source;
     const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
-    return (program.parent_path() / "../share/dsa/models/dsa-mini").lexically_normal();
+    auto installed = (program.parent_path() / "../share/dsa/models/dsa-mini").lexically_normal();
+    if (std::filesystem::exists(installed, error)) return installed;
+    return DSA_SOURCE_DIR "/models/dsa-mini";
 }
 
 }  // namespace

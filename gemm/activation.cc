@@ -1,33 +1,15 @@
 #include "gemm/activation.h"
 
-#include <array>
 #include <cmath>
 
 #include "base/check.h"
 #include "base/dispatch.h"
+#include "base/lanes.h"
 #include "gemm/cpu/kernels.h"
 
 namespace dsa::gemm {
-namespace {
-
-// Rows are worked on in pieces of this many values, from a buffer on the stack.
-constexpr int64_t kLanes = 16;
-
-float sum_of_squares(const float* x, int64_t n) {
-    std::array<float, kLanes> lanes{};
-    int64_t i = 0;
-    for (; i + kLanes <= n; i += kLanes)
-        for (int64_t l = 0; l < kLanes; ++l) lanes[static_cast<size_t>(l)] += x[i + l] * x[i + l];
-    for (int64_t l = 0; i < n; ++i, ++l) lanes[static_cast<size_t>(l)] += x[i] * x[i];
-    for (size_t width = kLanes / 2; width > 0; width /= 2)
-        for (size_t l = 0; l < width; ++l) lanes[l] += lanes[l + width];
-    return lanes[0];
-}
-
-}  // namespace
-
 void rms_norm_row(const float* x, const float* weight, float eps, int64_t n, bf16* out) {
-    const float mean = sum_of_squares(x, n) / static_cast<float>(n);
+    const float mean = sum_lanes(dot_lanes(x, x, n)) / static_cast<float>(n);
     const float r = 1.0F / std::sqrt(mean + eps);
     for (int64_t i = 0; i < n; ++i) out[i] = to_bf16(weight[i] * (x[i] * r));
 }

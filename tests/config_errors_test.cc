@@ -10,28 +10,17 @@
 
 #include "dsa/error.h"
 #include "engine/checkpoint.h"
-#include "testing/checkpoint_builder.h"
+#include "testing/edited_config.h"
 #include "testing/expect_error.h"
 
 namespace dsa {
 namespace {
 
-using testing::CheckpointSpec;
+using testing::Edit;
 using testing::expect_error;
-using testing::make_config;
+using testing::Json;
+using testing::read_edited;
 using testing::TempDir;
-using testing::write_json;
-using Json = nlohmann::json;
-using Edit = std::function<void(Json&)>;
-
-ModelConfig read_edited(const Edit& edit, const Json& generation = nullptr) {
-    const TempDir dir;
-    Json config = make_config(CheckpointSpec{});
-    edit(config);
-    write_json(dir / "config.json", config);
-    if (!generation.is_null()) write_json(dir / "generation_config.json", generation);
-    return read_config(dir.path());
-}
 
 ModelConfig read_text(const std::string& text) {
     const TempDir dir;

@@ -7,26 +7,14 @@
 #include <vector>
 
 #include "engine/checkpoint.h"
-#include "testing/checkpoint_builder.h"
+#include "testing/edited_config.h"
 
 namespace dsa {
 namespace {
 
-using testing::CheckpointSpec;
-using testing::make_config;
-using testing::TempDir;
-using testing::write_json;
-using Json = nlohmann::json;
-using Edit = std::function<void(Json&)>;
-
-ModelConfig read_edited(const Edit& edit, const Json& generation = nullptr) {
-    const TempDir dir;
-    Json config = make_config(CheckpointSpec{});
-    edit(config);
-    write_json(dir / "config.json", config);
-    if (!generation.is_null()) write_json(dir / "generation_config.json", generation);
-    return read_config(dir.path());
-}
+using testing::Edit;
+using testing::Json;
+using testing::read_edited;
 
 TEST(Config, ReadsTheBuiltInModel) {
     const ModelConfig c = read_config(std::string(DSA_MODELS) + "/dsa-mini");

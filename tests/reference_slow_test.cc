@@ -25,31 +25,9 @@ TEST(SlowReference, Recall9000EqualsTheOracle) {
 TEST(SlowReference, AllStepsStayCloseToTheOracle) {
     constexpr ReferenceSteps kAll{
         .act = true, .kv = true, .index = true, .hadamard = true, .bf16 = true};
-    int64_t right = 0;
-    int64_t steps = 0;
-    for (const std::string name :
-         {"chat", "chat-turns", "text-1500", "recall-3000", "recall-9000"}) {
-        SCOPED_TRACE(name);
-        const testing::GoldenRun run =
-            testing::run_reference(testing::load_golden("dsa-mini/" + name), kAll);
-        EXPECT_LE(run.kl, 0.02);
-        if (name == "text-1500" || name == "recall-3000") {
-            EXPECT_LE(std::abs(run.nll_difference), 0.015);
-        }
-        if (name == "recall-3000") {
-            EXPECT_GE(run.topk.recall(), 0.98);
-        }
-        if (name == "recall-9000") {
-            EXPECT_GE(run.topk.recall(), 0.97);
-        }
-        if (name != "chat" && name != "text-1500") {
-            EXPECT_EQ(run.argmax_right, run.steps) << "the answer differs";
-        }
-        right += run.argmax_right;
-        steps += run.steps;
-    }
-    EXPECT_EQ(steps, 97);
-    EXPECT_GE(right, 93);
+    testing::check_mini_cases(
+        {.kl_text = 0.02, .kl_chat = 0.02, .nll = 0.015, .argmax = 93},
+        [&](const testing::GoldenCase& golden) { return testing::run_reference(golden, kAll); });
 }
 
 }  // namespace

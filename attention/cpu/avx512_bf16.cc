@@ -91,18 +91,8 @@ struct V {
     }
 };
 
-void split(const SplitArgs& a) {
-    split_impl<V>(a);
-}
-void merge(int64_t heads, const Partial& into, const Partial& next) {
-    merge_impl(heads, into, next);
-}
-void finish(int64_t heads, const Partial& x, uint16_t* out) {
-    finish_impl(heads, x, out);
-}
-
 }  // namespace
 
-extern const Kernels kAvx512Bf16Kernels = {split, merge, finish};
+extern const Kernels kAvx512Bf16Kernels = {split<V>, merge, finish};
 
 }  // namespace dsa::attention::cpu

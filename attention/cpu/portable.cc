@@ -2,18 +2,16 @@
 // kernels have lanes.
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 
 #include "attention/cpu/kernels.h"
 #include "base/dtypes.h"
+#include "base/lanes.h"
 
 namespace dsa::attention::cpu {
 namespace {
-
-constexpr int64_t kLanes = 16;
 
 void widen_record(const uint8_t* record, float* out) {
     float scale[4];
@@ -23,15 +21,6 @@ void widen_record(const uint8_t* record, float* out) {
     bf16 rope[kRope];
     std::memcpy(rope, record + kLatent + sizeof(scale), sizeof(rope));
     for (int64_t i = 0; i < kRope; ++i) out[kLatent + i] = to_float(rope[i]);
-}
-
-float dot(const float* a, const float* b) {
-    std::array<float, kLanes> lanes{};
-    for (int64_t i = 0; i < kKey; i += kLanes)
-        for (int64_t l = 0; l < kLanes; ++l) lanes[static_cast<size_t>(l)] += a[i + l] * b[i + l];
-    for (size_t width = kLanes / 2; width > 0; width /= 2)
-        for (size_t l = 0; l < width; ++l) lanes[l] += lanes[l + width];
-    return lanes[0];
 }
 
 void split(const SplitArgs& a) {
@@ -47,7 +36,7 @@ void split(const SplitArgs& a) {
         float p[kSplitKeys];
         float m = -INFINITY;
         for (int64_t j = 0; j < a.count; ++j) {
-            p[j] = dot(q, keys + j * kKey) * a.scale;
+            p[j] = sum_lanes(dot_lanes(q, keys + j * kKey, kKey)) * a.scale;
             m = std::max(m, p[j]);
         }
         float l = 0.0F;

@@ -126,7 +126,7 @@ static inline void values_tile(const SplitArgs& a, int64_t head, int64_t dim,
 }
 
 template <class V>
-static inline void split_impl(const SplitArgs& a) {
+static inline void split(const SplitArgs& a) {
     auto* keys = static_cast<typename V::Element*>(a.scratch);
     auto* logits = reinterpret_cast<float*>(keys + kSplitKeys * kKey);  // [heads, kSplitKeys]
     gather<V>(a, keys);
@@ -148,7 +148,7 @@ static inline float exp_scalar(float x) {
     return _mm512_cvtss_f32(simd::exp_ps(_mm512_set1_ps(x)));
 }
 
-static inline void merge_impl(int64_t heads, const Partial& into, const Partial& next) {
+static inline void merge(int64_t heads, const Partial& into, const Partial& next) {
     for (int64_t h = 0; h < heads; ++h) {
         const float m = into.m[h] > next.m[h] ? into.m[h] : next.m[h];
         const float old_weight = exp_scalar(into.m[h] - m);
@@ -165,7 +165,7 @@ static inline void merge_impl(int64_t heads, const Partial& into, const Partial&
     }
 }
 
-static inline void finish_impl(int64_t heads, const Partial& x, uint16_t* out) {
+static inline void finish(int64_t heads, const Partial& x, uint16_t* out) {
     for (int64_t h = 0; h < heads; ++h) {
         const __m512 r = _mm512_set1_ps(1.0F / x.l[h]);
         for (int64_t d = 0; d < kLatent; d += 16)

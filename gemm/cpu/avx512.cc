@@ -59,19 +59,6 @@ struct V {
     }
 };
 
-void nt_e4m3(const NtTile& t) {
-    nt_tile<V, uint8_t>(t);
-}
-void nt_bf16(const NtTile& t) {
-    nt_tile<V, uint16_t>(t);
-}
-void nn_e4m3(const NnTile& t) {
-    nn_tile<V, uint8_t>(t);
-}
-void nn_bf16(const NnTile& t) {
-    nn_tile<V, uint16_t>(t);
-}
-
 void widen_e4m3(const uint8_t* x, int64_t n, uint16_t* y) {
     for (int64_t i = 0; i < n; i += 16)
         _mm256_mask_storeu_epi16(y + i, simd::mask_16(n - i),
@@ -80,7 +67,12 @@ void widen_e4m3(const uint8_t* x, int64_t n, uint16_t* y) {
 
 }  // namespace
 
-extern const Kernels kAvx512Kernels = {nt_e4m3,    nt_bf16,      nn_e4m3, nn_bf16,
-                                       widen_e4m3, quantize_row, silu_mul};
+extern const Kernels kAvx512Kernels = {nt_tile<V, uint8_t>,
+                                       nt_tile<V, uint16_t>,
+                                       nn_tile<V, uint8_t>,
+                                       nn_tile<V, uint16_t>,
+                                       widen_e4m3,
+                                       quantize_row,
+                                       silu_mul};
 
 }  // namespace dsa::gemm::cpu

@@ -1,5 +1,4 @@
-// gemm kernels in plain C++: for any machine, and what the others are read against. Sixteen partial
-// sums where the vector kernels have lanes, so that the compiler may use what vectors it has.
+// gemm kernels in plain C++: for any machine, and what the others are read against.
 
 #include <algorithm>
 #include <array>
@@ -7,6 +6,7 @@
 #include <cstdint>
 
 #include "base/dtypes.h"
+#include "base/lanes.h"
 #include "gemm/cpu/kernels.h"
 #include "gemm/quantize.h"
 
@@ -14,8 +14,6 @@ namespace dsa::gemm::cpu {
 namespace {
 
 constexpr int64_t kBlock = 128;
-constexpr int kLanes = 16;
-using Lanes = std::array<float, kLanes>;
 
 float widen(uint16_t x) {
     return to_float(bf16{x});
@@ -31,16 +29,8 @@ void widen_block(const Code* x, int64_t valid, float* out) {
     std::fill(out + valid, out + kBlock, 0.0F);
 }
 
-float sum(Lanes v) {
-    for (size_t width = kLanes / 2; width > 0; width /= 2)
-        for (size_t i = 0; i < width; ++i) v[i] += v[i + width];
-    return v[0];
-}
-
 void add_block(const float* a, const float* b, float scale, Lanes& total) {
-    Lanes block{};
-    for (int64_t i = 0; i < kBlock; i += kLanes)
-        for (int64_t l = 0; l < kLanes; ++l) block[static_cast<size_t>(l)] += a[i + l] * b[i + l];
+    const Lanes block = dot_lanes(a, b, kBlock);
     for (size_t l = 0; l < kLanes; ++l) total[l] += block[l] * scale;
 }
 
@@ -66,7 +56,7 @@ void nt(const NtTile& t) {
                 add_block(a, panel + j * ldp + k, scale, total[static_cast<size_t>(j)]);
         }
         for (int64_t j = 0; j < t.n; ++j) {
-            const float value = sum(total[static_cast<size_t>(j)]);
+            const float value = sum_lanes(total[static_cast<size_t>(j)]);
             if (t.d_is_f32) {
                 static_cast<float*>(t.d)[row * t.ldd + j] = value;
             } else {

@@ -26,12 +26,8 @@ struct V {
     static inline __m512 dot(__m512 acc, Vec a, Vec b) { return _mm512_fmadd_ps(a, b, acc); }
 };
 
-void logits(const LogitsTile& t) {
-    logits_tile<V>(t);
-}
-
 }  // namespace
 
-extern const Kernels kAvx512Kernels = {logits};
+extern const Kernels kAvx512Kernels = {logits_tile<V>};
 
 }  // namespace dsa::indexer::cpu

@@ -30,12 +30,8 @@ struct V {
     static inline __m512 dot(__m512 acc, Vec a, Vec b) { return simd::dot_bf16(acc, a, b); }
 };
 
-void logits(const LogitsTile& t) {
-    logits_tile<V>(t);
-}
-
 }  // namespace
 
-extern const Kernels kAvx512Bf16Kernels = {logits};
+extern const Kernels kAvx512Bf16Kernels = {logits_tile<V>};
 
 }  // namespace dsa::indexer::cpu

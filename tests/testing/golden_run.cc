@@ -1,10 +1,14 @@
 #include "testing/golden_run.h"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <numeric>
 #include <span>
+#include <string>
 
 namespace dsa::testing {
 namespace {
@@ -198,6 +202,34 @@ std::vector<LayerErrors> run_layers(const GoldenCase& golden, const ForwardLayer
         input.assign(oracle.begin(), oracle.end());
     }
     return errors;
+}
+
+void check_mini_cases(const MiniBounds& bounds,
+                      const std::function<GoldenRun(const GoldenCase&)>& run_case) {
+    int64_t right = 0;
+    int64_t steps = 0;
+    for (const std::string name :
+         {"chat", "chat-turns", "text-1500", "recall-3000", "recall-9000"}) {
+        SCOPED_TRACE(name);
+        const GoldenRun run = run_case(load_golden("dsa-mini/" + name));
+        EXPECT_LE(run.kl, name.starts_with("chat") ? bounds.kl_chat : bounds.kl_text);
+        if (name == "text-1500" || name == "recall-3000") {
+            EXPECT_LE(std::abs(run.nll_difference), bounds.nll);
+        }
+        if (name == "recall-3000") {
+            EXPECT_GE(run.topk.recall(), 0.98);
+        }
+        if (name == "recall-9000") {
+            EXPECT_GE(run.topk.recall(), 0.97);
+        }
+        if (name != "chat" && name != "text-1500") {
+            EXPECT_EQ(run.argmax_right, run.steps) << "the answer differs";
+        }
+        right += run.argmax_right;
+        steps += run.steps;
+    }
+    EXPECT_EQ(steps, 97);
+    EXPECT_GE(right, bounds.argmax);
 }
 
 }  // namespace dsa::testing

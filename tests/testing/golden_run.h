@@ -72,4 +72,14 @@ using ForwardLayer = std::function<std::vector<float>(int64_t layer, std::span<c
                                                       ForwardTrace* trace)>;
 std::vector<LayerErrors> run_layers(const GoldenCase& golden, const ForwardLayer& forward_layer);
 
+// The five dsa-mini cases against the oracle: every bound is checked with EXPECT.
+struct MiniBounds {
+    double kl_text;  // mean KL of text-1500, recall-3000 and recall-9000
+    double kl_chat;  // of the two chats
+    double nll;      // difference of the mean, text-1500 and recall-3000
+    int64_t argmax;  // greedy steps right, of 97
+};
+void check_mini_cases(const MiniBounds& bounds,
+                      const std::function<GoldenRun(const GoldenCase&)>& run_case);
+
 }  // namespace dsa::testing
