@@ -270,8 +270,9 @@ TEST(Config, RefusesBadJson) {
         {"{\"vocab_size\": 1, \"vocab_size\": 2}", "duplicate key \"vocab_size\""},
         {"{\"a\": [{\"b\": 1, \"b\": 2}]}", "duplicate key \"b\""},
     };
-    for (const auto& [text, part] : texts)
-        expect_error([&] { read_text(text); }, ErrorCode::kInvalidModel, {part, "config.json"});
+    for (const auto& item : texts)
+        expect_error([&] { read_text(item.first); }, ErrorCode::kInvalidModel,
+                     {item.second, "config.json"});
     // The same key in two objects is no duplicate: the next complaint is about the model's type.
     expect_error([] { read_text("{\"a\": {\"b\": 1}, \"b\": [{\"b\": 2}, {\"b\": 3}]}"); },
                  ErrorCode::kInvalidModel, {"model_type"});

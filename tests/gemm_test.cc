@@ -214,8 +214,8 @@ TEST_P(GemmIsa, LayersAndGroupsEqualTheDenseProducts) {
     std::vector<OwnedWeight> weights;
     for (const DType dtype : {DType::kE4M3, DType::kE4M3, DType::kBF16, DType::kE4M3})
         weights.push_back(random_weight(random, dtype, n, k));
-    std::vector<const Weight*> pointers;
-    for (const OwnedWeight& w : weights) pointers.push_back(&w.view);
+    std::vector<const Weight*> pointers(weights.size());
+    for (size_t g = 0; g < weights.size(); ++g) pointers[g] = &weights[g].view;
 
     for (const Precision precision : {Precision::kBf16, Precision::kFp8}) {
         std::vector<bf16> grouped(static_cast<size_t>(m * n));
