@@ -9,13 +9,14 @@ BUILD_PACKAGES := g++ cmake ninja-build pkg-config libsentencepiece-dev libopenb
                   nlohmann-json3-dev libcli11-dev libedit-dev libgtest-dev
 LINT_PACKAGES := clang-format clang-tidy
 
-.PHONY: build chat test test-asan test-tsan test-all lint install format clean packages lint-packages
+.PHONY: build chat test test-asan test-tsan test-all lint install format clean configure packages lint-packages
 
-build: packages
-	@cmake --preset $(PRESET) $(if $(CI),-DDSA_WERROR=ON) > $(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
+build: configure
 	@cmake --build --preset $(PRESET) -j $(JOBS)
 
-chat: build
+# The program alone is ready sooner than the tests.
+chat: configure
+	@cmake --build --preset $(PRESET) -j $(JOBS) --target dsa_program
 	@$(BUILD)/apps/dsa chat
 
 test: build
@@ -42,6 +43,9 @@ format: lint-packages
 
 clean:
 	@rm -rf build
+
+configure: packages
+	@cmake --preset $(PRESET) $(if $(CI),-DDSA_WERROR=ON) > $(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
 
 # Installs the Debian packages that are missing, and says which.
 packages:
