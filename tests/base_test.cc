@@ -1,6 +1,7 @@
 // The smaller parts of base: errors, arena and buffers, mapped files, views, ISA choice, memory.
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -24,25 +25,14 @@
 #include "base/paging.h"
 #include "base/tensor_view.h"
 #include "dsa/error.h"
+#include "testing/expect_error.h"
 
 namespace dsa {
 namespace {
 
-// Runs `call`, which must throw an Error of this code whose message holds all of `parts`.
-void expect_error(ErrorCode code, std::initializer_list<std::string> parts,
-                  const std::function<void()>& call) {
-    try {
-        call();
-    } catch (const Error& e) {
-        EXPECT_EQ(e.code(), code) << e.what();
-        for (const std::string& part : parts)
-            EXPECT_NE(std::string(e.what()).find(part), std::string::npos)
-                << "no '" << part << "' in: " << e.what();
-        return;
-    }
-    ADD_FAILURE() << "no error, expected " << to_string(code);
-}
+using testing::expect_error;
 
+// Runs `call`, which must throw an Error of this code whose message holds all of `parts`.
 bool is_aligned(const void* p) {
     return reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(kAlignment) == 0;
 }
@@ -59,12 +49,12 @@ TEST(Error, CodesHaveNames) {
 }
 
 TEST(Error, MessageIsPutTogether) {
-    expect_error(ErrorCode::kInvalidModel, {"a.json: expected 3, found 4.5"}, [] {
-        throw_error(ErrorCode::kInvalidModel, "a.json", ": expected ", 3, ", found ", 4.5);
-    });
+    expect_error(
+        [] { throw_error(ErrorCode::kInvalidModel, "a.json", ": expected ", 3, ", found ", 4.5); },
+        ErrorCode::kInvalidModel, {"a.json: expected 3, found 4.5"});
     const int k = -2;
-    expect_error(ErrorCode::kInvalidArgument, {"op: k is -2, expected > 0"},
-                 [&] { DSA_CHECK(k > 0, "op: k is ", k, ", expected > 0"); });
+    expect_error([&] { DSA_CHECK(k > 0, "op: k is ", k, ", expected > 0"); },
+                 ErrorCode::kInvalidArgument, {"op: k is -2, expected > 0"});
     EXPECT_NO_THROW(DSA_CHECK(k < 0, "op: k is ", k));
 }
 
@@ -100,8 +90,8 @@ TEST(AlignedBuffer, MovesItsMemory) {
 
 TEST(AlignedBuffer, TooMuchIsAnError) {
     const int64_t bytes = int64_t{1} << 60;  // more than an address space
-    expect_error(ErrorCode::kOutOfMemory, {std::to_string(bytes)},
-                 [&] { const AlignedBuffer buffer(bytes); });
+    expect_error([&] { const AlignedBuffer buffer(bytes); }, ErrorCode::kOutOfMemory,
+                 {std::to_string(bytes)});
 }
 
 TEST(Arena, PiecesAreAlignedAndApart) {
@@ -145,15 +135,15 @@ TEST(Arena, ScopeGivesBack) {
 TEST(Arena, OverflowIsAnInternalError) {
     Arena arena(256);
     arena.alloc<uint8_t>(100);  // takes 128
-    expect_error(ErrorCode::kInternal, {"256", "192", "128"}, [&] { arena.alloc<uint8_t>(129); });
+    expect_error([&] { arena.alloc<uint8_t>(129); }, ErrorCode::kInternal, {"256", "192", "128"});
     EXPECT_EQ(arena.peak(), 128);
     EXPECT_NE(arena.alloc<uint8_t>(128), nullptr);  // a refused request takes nothing
-    expect_error(ErrorCode::kInternal, {}, [&] { arena.alloc<uint8_t>(1); });
+    expect_error([&] { arena.alloc<uint8_t>(1); }, ErrorCode::kInternal, {});
     Arena none;
-    expect_error(ErrorCode::kInternal, {}, [&] { none.alloc<float>(1); });
+    expect_error([&] { none.alloc<float>(1); }, ErrorCode::kInternal, {});
 }
 
-class MappedFileTest : public testing::Test {
+class MappedFileTest : public ::testing::Test {
   protected:
     void SetUp() override { std::filesystem::create_directories(dir_); }
     void TearDown() override { std::filesystem::remove_all(dir_); }
@@ -163,8 +153,8 @@ class MappedFileTest : public testing::Test {
         return dir_ / name;
     }
 
-    const std::filesystem::path dir_ =
-        std::filesystem::path(testing::TempDir()) / ("dsa_base_test." + std::to_string(::getpid()));
+    const std::filesystem::path dir_ = std::filesystem::path(::testing::TempDir()) /
+                                       ("dsa_base_test." + std::to_string(::getpid()));
 };
 
 std::string contents(const MappedFile& file) {
@@ -189,11 +179,14 @@ TEST_F(MappedFileTest, EmptyFile) {
 
 TEST_F(MappedFileTest, WhatIsNoFileIsAnError) {
     const auto missing = dir_ / "missing";
-    expect_error(ErrorCode::kNotFound, {missing.string()}, [&] { const MappedFile file(missing); });
-    expect_error(ErrorCode::kNotFound, {dir_.string(), "regular file"},
-                 [&] { const MappedFile file(dir_); });
-    expect_error(ErrorCode::kNotFound, {"/dev/null", "regular file"},
-                 [] { const MappedFile file("/dev/null"); });
+    expect_error([&] { const MappedFile file(missing); }, ErrorCode::kNotFound, {missing.string()});
+    expect_error([&] { const MappedFile file(dir_); }, ErrorCode::kNotFound,
+                 {dir_.string(), "regular file"});
+    expect_error([] { const MappedFile file("/dev/null"); }, ErrorCode::kNotFound,
+                 {"/dev/null", "regular file"});
+    const auto pipe = dir_ / "pipe";  // opening it must not wait for a writer
+    ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+    expect_error([&] { MappedFile{pipe}; }, ErrorCode::kNotFound, {"pipe", "not a regular file"});
 }
 
 TEST_F(MappedFileTest, MovesItsMapping) {
@@ -266,7 +259,7 @@ TEST(Isa, NamesResolve) {
         if (std::count(supported.begin(), supported.end(), isa) == 1) {
             EXPECT_EQ(resolve_isa(name), isa);
         } else {
-            expect_error(ErrorCode::kUnsupported, {name, "portable"}, [&] { resolve_isa(name); });
+            expect_error([&] { resolve_isa(name); }, ErrorCode::kUnsupported, {name, "portable"});
         }
     }
     EXPECT_EQ(resolve_isa(""), supported.back());
@@ -275,7 +268,7 @@ TEST(Isa, NamesResolve) {
 TEST(Isa, UnknownNamesAreErrors) {
     const IsaEnvironment unset(nullptr);
     for (const char* name : {"avx3", "AVX512", "avx512 ", "avx512_bf1", "?"})
-        expect_error(ErrorCode::kInvalidArgument, {name, "portable"}, [&] { resolve_isa(name); });
+        expect_error([&] { resolve_isa(name); }, ErrorCode::kInvalidArgument, {name, "portable"});
 }
 
 TEST(Isa, EnvironmentOverrides) {
@@ -291,7 +284,7 @@ TEST(Isa, EnvironmentOverrides) {
     }
     {
         const IsaEnvironment env("bogus");
-        expect_error(ErrorCode::kInvalidArgument, {"DSA_ISA", "bogus"}, [] { resolve_isa(""); });
+        expect_error([] { resolve_isa(""); }, ErrorCode::kInvalidArgument, {"DSA_ISA", "bogus"});
         EXPECT_EQ(resolve_isa("portable"), Isa::kPortable);
     }
 }

@@ -1,9 +1,8 @@
 // SentencePiece tokenisation: against the library itself, the golden texts, round trips of any
-// bytes, special tokens that text must not reach, streams, and damaged model files.
+// bytes, special tokens that text must not reach.
 
 #include <gtest/gtest.h>
 #include <sentencepiece_processor.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -24,68 +23,15 @@
 
 #include "dsa/error.h"
 #include "dsa/tokenizer.h"
+#include "testing/expect_error.h"
 #include "testing/golden.h"
+#include "testing/tokenizer_files.h"
 
 namespace dsa {
 namespace {
 
-namespace fs = std::filesystem;
 using namespace std::string_literals;
-
-constexpr int64_t kVocabSize = 8192;
-const fs::path kModel = fs::path(DSA_MODELS) / "dsa-mini";
-const fs::path kGolden = fs::path(DSA_TEST_DATA) / "golden" / "dsa-mini";
-
-std::string read_file(const fs::path& path) {
-    std::ifstream file(path, std::ios::binary);
-    EXPECT_TRUE(file.good()) << path;
-    return {std::istreambuf_iterator<char>(file), {}};
-}
-
-const std::string& real_model() {
-    static const std::string bytes = read_file(kModel / "tokenizer.model");
-    return bytes;
-}
-
-// A model folder that holds only a tokenizer.model.
-class ModelFolder {
-  public:
-    explicit ModelFolder(const std::string& model) {
-        fs::create_directories(path_);
-        std::ofstream(path_ / "tokenizer.model", std::ios::binary) << model;
-    }
-    ~ModelFolder() { fs::remove_all(path_); }
-    ModelFolder(const ModelFolder&) = delete;
-    ModelFolder& operator=(const ModelFolder&) = delete;
-    const fs::path& path() const { return path_; }
-
-  private:
-    fs::path path_ = fs::path(::testing::TempDir()) / ("dsa_tokenizer_" + std::to_string(getpid()));
-};
-
-std::unique_ptr<const Tokenizer> open_bytes(const std::string& model,
-                                            int64_t vocab_size = kVocabSize) {
-    return open_tokenizer(ModelFolder(model).path(), vocab_size);
-}
-
-const Tokenizer& mini() {
-    static const std::unique_ptr<const Tokenizer> tokenizer = open_tokenizer(kModel, kVocabSize);
-    return *tokenizer;
-}
-
-void expect_error(ErrorCode code, std::initializer_list<std::string> parts,
-                  const std::function<void()>& call) {
-    try {
-        call();
-        FAIL() << "no error";
-    } catch (const Error& e) {
-        EXPECT_EQ(e.code(), code) << e.what();
-        for (const std::string& part : parts) {
-            EXPECT_NE(std::string(e.what()).find(part), std::string::npos)
-                << "no '" << part << "' in: " << e.what();
-        }
-    }
-}
+using namespace testing;  // the files and pieces of tokenizer_files.h
 
 std::vector<int32_t> library_encode(const std::string& text, const std::string& model) {
     sentencepiece::SentencePieceProcessor library;
@@ -105,43 +51,6 @@ void expect_ordinary_round_trip(const Tokenizer& tokenizer, const std::string& t
     EXPECT_EQ(bytes, text);
 }
 
-// ---- Model files, written field by field ----
-
-std::string varint(uint64_t value) {
-    std::string out;
-    for (; value >= 0x80; value >>= 7) out += static_cast<char>(value | 0x80);
-    return out + static_cast<char>(value);
-}
-std::string number_field(uint64_t field, uint64_t value) {
-    return varint(field << 3) + varint(value);
-}
-std::string bytes_field(uint64_t field, const std::string& bytes) {
-    return varint(field << 3 | 2) + varint(bytes.size()) + bytes;
-}
-std::string float_field(uint64_t field, uint32_t bits) {
-    std::string out = varint(field << 3 | 5);
-    for (int i = 0; i < 4; ++i) out += static_cast<char>(bits >> (8 * i));
-    return out;
-}
-std::string piece_field(const std::string& text, uint64_t type, uint32_t score_bits = 0) {
-    return bytes_field(1,
-                       bytes_field(1, text) + float_field(2, score_bits) + number_field(3, type));
-}
-
-constexpr uint64_t kNormal = 1;
-constexpr uint64_t kUnknown = 2;
-constexpr uint64_t kControl = 3;
-constexpr uint64_t kUserDefined = 4;
-constexpr uint64_t kBpe = 2;
-
-// Merged into whatever the model says before.
-std::string trainer(uint64_t model_type, bool byte_fallback) {
-    return bytes_field(2, number_field(3, model_type) + number_field(35, byte_fallback));
-}
-std::string normalizer(bool add_dummy_prefix) {
-    return bytes_field(3, number_field(3, add_dummy_prefix) + number_field(4, 0));
-}
-
 // The real model with these special pieces of another type.
 std::string with_type(std::initializer_list<std::string> pieces, uint64_t type) {
     std::string model = real_model();
@@ -156,7 +65,6 @@ std::string with_type(std::initializer_list<std::string> pieces, uint64_t type) 
 
 const std::string kBegin = "<\uff5cbegin\u2581of\u2581sentence\uff5c>";
 const std::string kEnd = "<\uff5cend\u2581of\u2581sentence\uff5c>";
-const std::string kUser = "<\uff5cUser\uff5c>";
 const std::string kAssistant = "<\uff5cAssistant\uff5c>";
 
 // Texts that spell, nearly spell or overlap special tokens.
@@ -209,12 +117,12 @@ TEST(Tokenizer, VocabularyOfTheBuiltInModel) {
 TEST(Tokenizer, ErrorsNameWhatIsWrong) {
     for (const int32_t id : {-1, 8192, INT32_MAX, INT32_MIN}) {
         const auto named = std::to_string(id);
-        expect_error(ErrorCode::kInvalidArgument, {named, "8192"}, [&] { mini().token_bytes(id); });
-        expect_error(ErrorCode::kInvalidArgument, {named, "8192"}, [&] { mini().piece(id); });
-        expect_error(ErrorCode::kInvalidArgument, {named, "8192"}, [&] { mini().is_special(id); });
+        expect_error([&] { mini().token_bytes(id); }, ErrorCode::kInvalidArgument, {named, "8192"});
+        expect_error([&] { mini().piece(id); }, ErrorCode::kInvalidArgument, {named, "8192"});
+        expect_error([&] { mini().is_special(id); }, ErrorCode::kInvalidArgument, {named, "8192"});
     }
-    expect_error(ErrorCode::kUnsupported, {"<\uff5cSystem\uff5c>"},
-                 [] { mini().special_id("<\uff5cSystem\uff5c>"); });
+    expect_error([] { mini().special_id("<\uff5cSystem\uff5c>"); }, ErrorCode::kUnsupported,
+                 {"<\uff5cSystem\uff5c>"});
 }
 
 TEST(Tokenizer, EqualsTheLibraryOnOrdinaryText) {
@@ -352,190 +260,6 @@ TEST(Tokenizer, ThreadsShareOne) {
     for (auto& ids : found) threads.emplace_back([&] { ids = mini().encode(text); });
     for (auto& thread : threads) thread.join();
     for (const auto& ids : found) EXPECT_EQ(ids, expected);
-}
-
-// ---- Streams ----
-
-// Tokens are single bytes; 256 is a control token.
-class ByteTokenizer final : public Tokenizer {
-  public:
-    int64_t vocab_size() const override { return 257; }
-    std::vector<int32_t> encode(std::string_view text) const override {
-        std::vector<int32_t> ids;
-        for (const char c : text) ids.push_back(static_cast<uint8_t>(c));
-        return ids;
-    }
-    std::string token_bytes(int32_t id) const override {
-        return id == 256 ? "" : std::string(1, static_cast<char>(id));
-    }
-    std::string piece(int32_t id) const override { return std::to_string(id); }
-    bool is_special(int32_t id) const override { return id == 256; }
-    std::optional<int32_t> find_special(std::string_view) const override { return 256; }
-};
-
-TEST(StreamDecoder, MalformedUtf8IsReplacedByMaximalSubparts) {
-    const std::string r = "\ufffd";
-    const std::vector<std::pair<std::string, std::string>> cases = {
-        {"plain", "plain"},
-        {"\u00e9\u20ac\U0001f600", "\u00e9\u20ac\U0001f600"},
-        {"\xf4\x8f\xbf\xbf", "\U0010ffff"},
-        {"\x80", r},
-        {"\xc3", r},
-        {"\xc3(", r + "("},
-        {"\xc0\xaf", r + r},
-        {"\xe0\x9f\xbf", r + r + r},
-        {"\xed\xa0\x80", r + r + r},
-        {"\xf4\x90\x80\x80", r + r + r + r},
-        {"\xf5", r},
-        {"\xe2\x82", r},
-        {"\xe2\x82"
-         "A",
-         r + "A"},
-        {"\xf0\x9f\x98"
-         "A",
-         r + "A"},
-        {"\xf0\x9f\xe2\x82\xac", r + "\u20ac"},
-        // The Unicode standard's own example (table 3-8 in version 15).
-        {"\x61\xf1\x80\x80\xe1\x80\xc2\x62\x80\x63\x80\xbf\x64",
-         "a" + r + r + r + "b" + r + "c" + r + r + "d"},
-    };
-    const ByteTokenizer tokenizer;
-    for (const auto& [bytes, expected] : cases) {
-        const std::vector<int32_t> ids = tokenizer.encode(bytes);
-        EXPECT_EQ(tokenizer.decode(ids), expected);
-        StreamDecoder decoder(tokenizer);
-        std::string text;
-        for (const int32_t id : ids) {
-            text += decoder.push(id);
-            EXPECT_EQ(decoder.push(256), "");
-        }
-        EXPECT_EQ(text + decoder.finish(), expected);
-        EXPECT_EQ(decoder.finish(), "");
-    }
-}
-
-TEST(StreamDecoder, EmitsWholeCharactersAsSoonAsTheyAreComplete) {
-    const ByteTokenizer tokenizer;
-    StreamDecoder decoder(tokenizer);
-    std::vector<std::string> pieces;
-    for (const int32_t id : tokenizer.encode("a\u20ac\xe2z")) pieces.push_back(decoder.push(id));
-    EXPECT_EQ(pieces, (std::vector<std::string>{"a", "", "", "\u20ac", "", "\ufffdz"}));
-    EXPECT_EQ(decoder.finish(), "");
-}
-
-TEST(StreamDecoder, RandomTokensOfTheBuiltInModel) {
-    std::mt19937_64 random(2);
-    for (int round = 0; round < 200; ++round) {
-        std::vector<int32_t> ids(64);
-        // Half of them bytes, so that characters form and break.
-        for (int32_t& id : ids) {
-            id = static_cast<int32_t>(random() % 2 == 0 ? 7 + random() % 256 : random() % 8192);
-        }
-        StreamDecoder decoder(mini());
-        std::string text;
-        for (const int32_t id : ids) text += decoder.push(id);
-        text += decoder.finish();
-        EXPECT_EQ(text, mini().decode(ids));
-        const ByteTokenizer bytes;
-        EXPECT_EQ(bytes.decode(bytes.encode(text)), text) << "not valid UTF-8";
-    }
-}
-
-// ---- Model files that must be refused ----
-
-TEST(TokenizerFile, NoTokenizer) {
-    EXPECT_EQ(open_tokenizer(fs::path(DSA_TEST_DATA) / "golden" / "checkpoints" / "tiny-rand", 256),
-              nullptr);
-    EXPECT_EQ(open_tokenizer("/no/such/folder", 256), nullptr);
-}
-
-TEST(TokenizerFile, TooManyPieces) {
-    expect_error(ErrorCode::kInvalidModel, {"tokenizer.model", "8192", "8191"},
-                 [] { open_tokenizer(kModel, 8191); });
-    EXPECT_EQ(open_tokenizer(kModel, 129280)->vocab_size(), 8192);
-}
-
-TEST(TokenizerFile, PrecompiledNormalisationTables) {
-    for (const uint64_t field : {3U, 5U}) {
-        const std::string table = bytes_field(field, bytes_field(2, std::string(24, '\x01')));
-        const std::string name = field == 3 ? " normalizer_spec" : "denormalizer_spec";
-        const auto refused = [&](const std::string& model) {
-            expect_error(ErrorCode::kUnsupported,
-                         {"tokenizer.model", name, "precompiled_charsmap", "24 bytes"},
-                         [&] { open_bytes(model); });
-        };
-        refused(table + real_model());
-        refused(real_model() + table);
-    }
-}
-
-TEST(TokenizerFile, WrongPieces) {
-    const auto refused = [](const std::string& addition, const std::string& part) {
-        expect_error(ErrorCode::kInvalidModel, {"tokenizer.model", part},
-                     [&] { open_bytes(real_model() + addition, 8200); });
-    };
-    refused(piece_field("the", kNormal), "the is already defined");
-    refused(piece_field("", kNormal), "piece 8192: the piece is empty");
-    refused(piece_field("<unk2>", kUnknown), "unk is already defined");
-    refused(piece_field("new", 7), "unknown piece type 7");
-    refused(piece_field("new", kNormal, 0x7fc00000), "score is not finite");
-    refused(piece_field("new", kNormal, 0xff800000), "score is not finite");
-    refused(piece_field("a\0b"s, kNormal), "NUL");
-    refused(piece_field("a\xff", kNormal), "not valid UTF-8");
-    refused(piece_field("\xe2\x96", kNormal), "not valid UTF-8");
-    refused(piece_field("<0x41>x", 6), "<0x41>x");
-    refused("\x0a"s + varint(UINT64_MAX), "18446744073709551615 bytes");
-    refused("\x0a"s, "1 bytes");
-    refused("\x0b"s, "wire type 3");
-    refused("\x02\x00"s, "bad field tag");
-    refused("\x08"s + std::string(9, '\xff') + "\x02", "64 bits");
-    refused("\x18\x01"s, "wire type 0, expected 2");
-    for (const std::string& model : {""s, trainer(kBpe, false), piece_field("a", kNormal)}) {
-        expect_error(ErrorCode::kInvalidModel, {"tokenizer.model"}, [&] { open_bytes(model); });
-    }
-}
-
-// Whatever happens to the file: an error that names it, or a tokenizer that works.
-void expect_survives(const std::string& model) {
-    try {
-        const auto tokenizer = open_bytes(model);
-        const std::string text = "Hello, <think> who\u2581are  you? \u65e5 \xff " + kUser;
-        for (const int32_t id : tokenizer->encode(text)) {
-            EXPECT_FALSE(tokenizer->is_special(id));
-        }
-        std::vector<int32_t> ids(static_cast<size_t>(tokenizer->vocab_size()));
-        for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i);
-        EXPECT_GT(tokenizer->decode(ids).size(), 1000U);
-    } catch (const Error& e) {
-        EXPECT_TRUE(e.code() == ErrorCode::kInvalidModel || e.code() == ErrorCode::kUnsupported)
-            << e.what();
-        EXPECT_NE(std::string(e.what()).find("tokenizer.model"), std::string::npos) << e.what();
-    }
-}
-
-TEST(TokenizerFile, DamagedFilesNeverCrash) {
-    std::mt19937_64 random(3);
-    const std::string& real = real_model();
-    const size_t tail = 600;  // trainer and normalizer settings
-    for (int i = 0; i < 60; ++i) {
-        std::string model = real;
-        for (uint64_t n = 1 + random() % 4; n > 0; --n) {
-            model[random() % model.size()] ^= static_cast<char>(1 << (random() % 8));
-        }
-        expect_survives(model);
-        model = real;
-        model[model.size() - 1 - random() % tail] ^= static_cast<char>(1 << (random() % 8));
-        expect_survives(model);
-        expect_survives(real.substr(0, random() % real.size()));
-        model = real;
-        model.erase(random() % model.size(), 1 + random() % 30);
-        expect_survives(model);
-        model = real;
-        // A type byte or what looks like one.
-        const size_t at = model.find('\x18', random() % (model.size() - tail));
-        model[at + 1] = static_cast<char>(1 + random() % 6);
-        expect_survives(model + trainer(1 + random() % 4, random() % 2 == 0));
-    }
 }
 
 }  // namespace
