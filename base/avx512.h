@@ -26,14 +26,19 @@ static inline __m256i f32_to_bf16(__m512 x) {
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16));
 }
 
-// 16 e4m3 -> fp32, exact. code << 7 read as fp16 has the value / 2^8; NaN codes become fp16 NaN.
-static inline __m512 e4m3_to_f32(__m128i codes) {
+// 16 e4m3 -> fp32 / 2^8, exact: code << 7 read as fp16. NaN codes become NaN.
+static inline __m512 e4m3_to_f32_over_256(__m128i codes) {
     const __mmask16 nan =
         _mm_cmpeq_epi8_mask(_mm_and_si128(codes, _mm_set1_epi8(0x7f)), _mm_set1_epi8(0x7f));
     __m256i h = _mm256_slli_epi16(_mm256_cvtepi8_epi16(codes), 7);
     h = _mm256_and_si256(h, _mm256_set1_epi16(static_cast<int16_t>(0xbfff)));
     h = _mm256_mask_set1_epi16(h, nan, 0x7e00);
-    return _mm512_mul_ps(_mm512_cvtph_ps(h), _mm512_set1_ps(256.0F));
+    return _mm512_cvtph_ps(h);
+}
+
+// 16 e4m3 -> fp32, exact.
+static inline __m512 e4m3_to_f32(__m128i codes) {
+    return _mm512_mul_ps(e4m3_to_f32_over_256(codes), _mm512_set1_ps(256.0F));
 }
 
 // ---- sums

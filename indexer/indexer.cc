@@ -12,7 +12,7 @@ namespace dsa::indexer {
 namespace {
 
 constexpr float kLayerNormEps = 1e-6F;
-const float kInvSqrtDim = 0.08838834764831845F;  // 128^-0.5
+constexpr float kInvSqrtDim = 0.08838834764831845F;  // 128^-0.5
 // Rows that are scored together: each page is widened once for all of them.
 constexpr int64_t kRowGroup = 32;
 

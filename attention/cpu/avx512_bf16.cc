@@ -24,7 +24,7 @@ struct V {
 
     static inline Consts consts() { return simd::load_e4m3_to_bf16(); }
     static inline Vec load(const uint16_t* p) { return _mm512_loadu_si512(p); }
-    static inline Vec load_query(const uint16_t* p) { return _mm512_loadu_si512(p); }
+    static inline const uint16_t* widen_queries(const uint16_t* q, int64_t, uint16_t*) { return q; }
     static inline __m512 dot(__m512 acc, Vec a, Vec b) { return simd::dot_bf16(acc, a, b); }
     static inline Vec broadcast(const uint16_t* p) {
         int32_t pair = 0;
@@ -63,7 +63,7 @@ struct V {
         uint32_t bits = 0;
         std::memcpy(&bits, &scale, 4);
         const int exponent = static_cast<int>((bits >> 23) & 0xffU) - 127;
-        const bool power_of_two = (bits & 0x807fffffU) == 0 && exponent > -64 && exponent < 64;
+        const bool shift_only = power_of_two(scale);
         const __m512i shift = _mm512_set1_epi16(static_cast<int16_t>(exponent * 128));
         const __m512i magnitude = _mm512_set1_epi16(0x7fff);
         for (int i = 0; i < 128; i += 64) {
@@ -73,7 +73,7 @@ struct V {
             Vec v[2];
             simd::e4m3_to_bf16(c, x, &v[0], &v[1]);
             for (int h = 0; h < 2; ++h) {
-                if (power_of_two && nan == 0) {
+                if (shift_only && nan == 0) {
                     v[h] = _mm512_mask_add_epi16(v[h], _mm512_test_epi16_mask(v[h], magnitude),
                                                  v[h], shift);
                 } else {

@@ -37,9 +37,10 @@ struct SplitArgs {
     void* scratch;  // split_scratch_bytes(heads)
 };
 
-// Widened keys [kSplitKeys, 576] and logits or probabilities [heads, kSplitKeys], fp32 at most.
+// Widened keys [kSplitKeys, 576], logits or probabilities [heads, kSplitKeys] and widened queries
+// [heads, 576], fp32 at most.
 inline int64_t split_scratch_bytes(int64_t heads) {
-    return kSplitKeys * (kKey + heads + 8) * 4;
+    return (kSplitKeys * (kKey + heads) + heads * kKey) * 4;
 }
 
 struct Kernels {

@@ -5,7 +5,8 @@
 //   Element                     type of a widened key or probability
 //   Consts, consts()            constants that widening keeps in registers
 //   widen_record(c, record, out)    656 bytes to 576 Elements: bf16(e4m3 * scale), then RoPE
-//   load_query(p), load(p), dot(acc, a, b)
+//   widen_queries(q, n, scratch)    n bf16 values as Elements: in scratch, or where they are
+//   load(p), dot(acc, a, b)
 //   kPair, KeyPair, load_keys(p)    values of kPair keys (rows p, p + kKey) at 32 dims, as two
 //   vectors broadcast(p)                kPair probabilities in every lane store_probability(p, v)
 //   16 fp32 to Elements unscramble(&a, &b)          the two accumulators of 32 dims into the order
@@ -18,6 +19,14 @@
 #include "base/avx512.h"
 
 namespace dsa::attention::cpu {
+
+// Whether a scale of a record only moves exponents, with bf16's range to spare on both sides.
+static inline bool power_of_two(float scale) {
+    uint32_t bits = 0;
+    __builtin_memcpy(&bits, &scale, 4);
+    const uint32_t exponent = (bits >> 23) & 0xffU;
+    return (bits & 0x807fffffU) == 0 && exponent > 63 && exponent < 191;
+}
 
 // Gathers the selected records; rows up to a multiple of 16 are zero.
 template <class V>
@@ -42,11 +51,11 @@ static inline void gather(const SplitArgs& a, typename V::Element* keys) {
 
 // logits[h, j] for 4 heads x 4 keys; heads beyond the last repeat it.
 template <class V>
-static inline void logits_4x4(const SplitArgs& a, int64_t head, const typename V::Element* keys,
-                              float* logits) {
-    const uint16_t* q[4];
+static inline void logits_4x4(const SplitArgs& a, const typename V::Element* queries, int64_t head,
+                              const typename V::Element* keys, float* logits) {
+    const typename V::Element* q[4];
     for (int64_t i = 0; i < 4; ++i)
-        q[i] = a.q + (head + i < a.heads ? head + i : a.heads - 1) * kKey;
+        q[i] = queries + (head + i < a.heads ? head + i : a.heads - 1) * kKey;
     __m512 acc[16];
 #pragma GCC unroll 16
     for (auto& x : acc) x = _mm512_setzero_ps();
@@ -54,7 +63,7 @@ static inline void logits_4x4(const SplitArgs& a, int64_t head, const typename V
         typename V::Vec qv[4];
         typename V::Vec kv[4];
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) qv[i] = V::load_query(q[i] + d);
+        for (int i = 0; i < 4; ++i) qv[i] = V::load(q[i] + d);
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) kv[j] = V::load(keys + j * kKey + d);
 #pragma GCC unroll 4
@@ -129,9 +138,12 @@ template <class V>
 static inline void split(const SplitArgs& a) {
     auto* keys = static_cast<typename V::Element*>(a.scratch);
     auto* logits = reinterpret_cast<float*>(keys + kSplitKeys * kKey);  // [heads, kSplitKeys]
+    auto* widened = reinterpret_cast<typename V::Element*>(logits + a.heads * kSplitKeys);
+    const typename V::Element* q = V::widen_queries(a.q, a.heads * kKey, widened);
     gather<V>(a, keys);
     for (int64_t j = 0; j < a.count; j += 4)
-        for (int64_t h = 0; h < a.heads; h += 4) logits_4x4<V>(a, h, keys + j * kKey, logits + j);
+        for (int64_t h = 0; h < a.heads; h += 4)
+            logits_4x4<V>(a, q, h, keys + j * kKey, logits + j);
     for (int64_t h = 0; h < a.heads; ++h) softmax_row<V>(a, h, logits + h * kSplitKeys);
     for (int64_t dim = 0; dim < kLatent; dim += 32) {
         int64_t h = 0;
