@@ -14,7 +14,7 @@ namespace {
 constexpr float kLayerNormEps = 1e-6F;
 constexpr float kInvSqrtDim = 0.08838834764831845F;  // 128^-0.5
 // Rows that are scored together: each page is widened once for all of them.
-constexpr int64_t kRowGroup = 32;
+constexpr int64_t kRowGroup = 64;
 
 void round_to_bf16(float* x) {
     for (int64_t i = 0; i < kHeadDim; ++i) x[i] = round_bf16(x[i]);

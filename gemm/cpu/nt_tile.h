@@ -72,10 +72,29 @@ static inline void widen_panel(const NtTile& t, int64_t ldp, typename V::Element
     }
 }
 
+// acc += A B^T over one block of 128 in k, 4 rows x 4 columns; kWhole: none of it lies beyond k.
+template <class V, bool kWhole>
+static inline void nt_block_4x4(const uint16_t* const* a, const typename V::Element* b, int64_t ldp,
+                                int64_t valid, __m512* acc) {
+#pragma GCC unroll 8
+    for (int v = 0; v < 128 / V::kStep; ++v) {
+        typename V::Vec av[4];
+        typename V::Vec bv[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i)
+            av[i] = V::load_a(a[i] + v * V::kStep, kWhole ? V::kStep : valid - v * V::kStep);
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) bv[j] = V::load_panel(b + j * ldp + v * V::kStep);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i)
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; ++j) acc[4 * i + j] = V::dot(acc[4 * i + j], av[i], bv[j]);
+    }
+}
+
 template <class V>
 static inline void nt_four_rows(const NtTile& t, const typename V::Element* panel, int64_t ldp,
                                 int64_t row0, int64_t col0) {
-    constexpr int kVecs = 128 / V::kStep;
     const uint16_t* a[4];
     int64_t rows[4];
     for (int i = 0; i < 4; ++i) {
@@ -89,19 +108,11 @@ static inline void nt_four_rows(const NtTile& t, const typename V::Element* pane
         __m512 acc[16];
 #pragma GCC unroll 16
         for (auto& x : acc) x = _mm512_setzero_ps();
-        const int64_t valid = t.k - k;
-        for (int v = 0; v < kVecs; ++v) {
-            const int64_t at = k + v * V::kStep;
-            typename V::Vec av[4];
-            typename V::Vec bv[4];
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; ++i) av[i] = V::load_a(a[i] + at, valid - v * V::kStep);
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; ++j) bv[j] = V::load_panel(b + j * ldp + at);
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; ++i)
-#pragma GCC unroll 4
-                for (int j = 0; j < 4; ++j) acc[4 * i + j] = V::dot(acc[4 * i + j], av[i], bv[j]);
+        const uint16_t* const block[4] = {a[0] + k, a[1] + k, a[2] + k, a[3] + k};
+        if (t.k - k >= 128) {
+            nt_block_4x4<V, true>(block, b + k, ldp, 128, acc);
+        } else {
+            nt_block_4x4<V, false>(block, b + k, ldp, t.k - k, acc);
         }
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
