@@ -16,7 +16,7 @@ inline constexpr int64_t kRope = 64;
 inline constexpr int64_t kKey = kLatent + kRope;
 inline constexpr int64_t kRecord = 656;
 inline constexpr int64_t kTokensPerPage = 64;
-inline constexpr int64_t kSplitKeys = 128;
+inline constexpr int64_t kSplitKeys = 256;
 
 // Per head of a query, over some of its keys.
 struct Partial {

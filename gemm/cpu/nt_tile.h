@@ -37,6 +37,26 @@ static inline void store_row(const NtTile& t, int64_t row, int64_t col, __m512 v
     }
 }
 
+// 4 rows x 4 columns from the lanes of v, row after row.
+static inline void store_4x4(const NtTile& t, int64_t row0, int64_t col0, __m512 v) {
+    const int64_t rows = t.m - row0 < 4 ? t.m - row0 : 4;
+    const int64_t cols = t.n - col0 < 4 ? t.n - col0 : 4;
+    alignas(64) float f32[16];
+    alignas(32) uint16_t bf16[16];
+    const __mmask8 mask = static_cast<__mmask8>((1U << cols) - 1U);
+    if (t.d_is_f32) {
+        _mm512_store_ps(f32, v);
+        for (int64_t i = 0; i < rows; ++i)
+            _mm_mask_storeu_ps(static_cast<float*>(t.d) + (row0 + i) * t.ldd + col0, mask,
+                               _mm_load_ps(f32 + 4 * i));
+        return;
+    }
+    _mm256_store_si256(reinterpret_cast<__m256i*>(bf16), simd::f32_to_bf16(v));
+    for (int64_t i = 0; i < rows; ++i)
+        _mm_mask_storeu_epi16(static_cast<uint16_t*>(t.d) + (row0 + i) * t.ldd + col0, mask,
+                              _mm_loadl_epi64(reinterpret_cast<const __m128i*>(bf16 + 4 * i)));
+}
+
 template <class V, class Code>
 static inline void nt_one_row(const NtTile& t) {
     constexpr int kVecs = 128 / V::kStep;
@@ -122,12 +142,7 @@ static inline void nt_four_rows(const NtTile& t, const typename V::Element* pane
                 total[4 * i + j] = _mm512_fmadd_ps(acc[4 * i + j], s, total[4 * i + j]);
         }
     }
-    const __m512 sums = simd::reduce_16(total);
-    alignas(64) float out[16];
-    _mm512_store_ps(out, sums);
-    for (int64_t i = 0; i < 4 && row0 + i < t.m; ++i)
-        store_row(t, row0 + i, col0, _mm512_castps128_ps512(_mm_load_ps(out + 4 * i)),
-                  t.n - col0 < 4 ? t.n - col0 : 4);
+    store_4x4(t, row0, col0, simd::reduce_16(total));
 }
 
 template <class V, class Code>
