@@ -41,6 +41,37 @@ static inline __m512 e4m3_to_f32(__m128i codes) {
     return _mm512_mul_ps(e4m3_to_f32_over_256(codes), _mm512_set1_ps(256.0F));
 }
 
+// Byte d of each dword, an e4m3 code, to fp32, exact; no step meets a denormal number.
+static inline __m512 e4m3_byte_to_f32(__m512i codes, int d) {
+    const __m512i top = _mm512_slli_epi32(codes, 24 - 8 * d);
+    // Exponent and mantissa in fp32's place, with the exponent of 2^-120 too small.
+    const __m512i bits = _mm512_and_si512(_mm512_srli_epi32(top, 4), _mm512_set1_epi32(0x07f00000));
+    const __mmask16 subnormal = _mm512_cmplt_epi32_mask(bits, _mm512_set1_epi32(0x00800000));
+    const __mmask16 nan = _mm512_cmpeq_epi32_mask(bits, _mm512_set1_epi32(0x07f00000));
+    __m512 x = _mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(120 << 23)));
+    // m * 2^-9 is (1 + m / 8) * 2^-6 - 2^-6.
+    x = _mm512_mask_sub_ps(
+        x, subnormal, _mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(121 << 23))),
+        _mm512_set1_ps(0.015625F));
+    const __m512i sign = _mm512_set1_epi32(static_cast<int>(0x80000000U));
+    const __m512i y = _mm512_ternarylogic_epi32(_mm512_castps_si512(x), top, sign, 0xf8);
+    return _mm512_castsi512_ps(_mm512_mask_mov_epi32(y, nan, _mm512_set1_epi32(0x7fc00000)));
+}
+
+// ---- masks
+// ---------------------------------------------------------------------------------------
+
+// The lowest n bits, n in 0 .. 16 / 32 / 64.
+static inline __mmask16 mask_16(int64_t n) {
+    return static_cast<__mmask16>(n >= 16 ? 0xffffU : (1U << n) - 1U);
+}
+static inline __mmask32 mask_32(int64_t n) {
+    return static_cast<__mmask32>(n >= 32 ? 0xffffffffU : (1U << n) - 1U);
+}
+static inline __mmask64 mask_64(int64_t n) {
+    return n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1U;
+}
+
 // ---- sums
 // ----------------------------------------------------------------------------------------
 
@@ -65,6 +96,57 @@ static inline __m512 reduce_16(const __m512* v) {
     return _mm512_add_ps(_mm512_shuffle_f32x4(c0, c1, 0x88), _mm512_shuffle_f32x4(c0, c1, 0xdd));
 }
 
+// ---- transposition
+// --------------------------------------------------------------------------------
+
+// 16 x 16 dwords, in place.
+static inline void transpose_16x16(__m512i* v) {
+    __m512i a[16];
+    for (int i = 0; i < 16; i += 2) {  // dwords of rows i, i + 1
+        a[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+        a[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+    }
+    __m512i b[16];
+    for (int i = 0; i < 16; i += 4)  // qwords of rows i .. i + 3
+        for (int j = 0; j < 2; ++j) {
+            b[i + 2 * j] = _mm512_unpacklo_epi64(a[i + j], a[i + j + 2]);
+            b[i + 2 * j + 1] = _mm512_unpackhi_epi64(a[i + j], a[i + j + 2]);
+        }
+    // b[i + c] has columns c, c + 4, c + 8, c + 12 of rows i .. i + 3, 128 bits each.
+    for (int c = 0; c < 4; ++c) {
+        const __m512i top_even = _mm512_shuffle_i32x4(b[c], b[c + 4], 0x88);
+        const __m512i top_odd = _mm512_shuffle_i32x4(b[c], b[c + 4], 0xdd);
+        const __m512i end_even = _mm512_shuffle_i32x4(b[c + 8], b[c + 12], 0x88);
+        const __m512i end_odd = _mm512_shuffle_i32x4(b[c + 8], b[c + 12], 0xdd);
+        v[c] = _mm512_shuffle_i32x4(top_even, end_even, 0x88);
+        v[c + 8] = _mm512_shuffle_i32x4(top_even, end_even, 0xdd);
+        v[c + 4] = _mm512_shuffle_i32x4(top_odd, end_odd, 0x88);
+        v[c + 12] = _mm512_shuffle_i32x4(top_odd, end_odd, 0xdd);
+    }
+}
+
+// 64 bytes from each of 16 columns (p + offset[j]), transposed: lane j of v[i] is dword i of column
+// j. Of bytes or of 16-bit values, valid of them; zeros behind.
+static inline void load_columns(const uint8_t* p, const int64_t* offset, int64_t valid,
+                                __m512i* v) {
+    if (valid >= 64) {
+        for (int j = 0; j < 16; ++j) v[j] = _mm512_loadu_si512(p + offset[j]);
+    } else {
+        for (int j = 0; j < 16; ++j) v[j] = _mm512_maskz_loadu_epi8(mask_64(valid), p + offset[j]);
+    }
+    transpose_16x16(v);
+}
+static inline void load_columns(const uint16_t* p, const int64_t* offset, int64_t valid,
+                                __m512i* v) {
+    if (valid >= 32) {
+        for (int j = 0; j < 16; ++j) v[j] = _mm512_loadu_si512(p + offset[j]);
+    } else {
+        const __mmask32 mask = mask_32(valid > 0 ? valid : 0);
+        for (int j = 0; j < 16; ++j) v[j] = _mm512_maskz_loadu_epi16(mask, p + offset[j]);
+    }
+    transpose_16x16(v);
+}
+
 // ---- exp
 // -----------------------------------------------------------------------------------------
 
@@ -85,20 +167,6 @@ static inline __m512 exp_ps(__m512 x) {
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0F));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0F));
     return _mm512_scalef_ps(p, n);
-}
-
-// ---- masks
-// ---------------------------------------------------------------------------------------
-
-// The lowest n bits, n in 0 .. 16 / 32 / 64.
-static inline __mmask16 mask_16(int64_t n) {
-    return static_cast<__mmask16>(n >= 16 ? 0xffffU : (1U << n) - 1U);
-}
-static inline __mmask32 mask_32(int64_t n) {
-    return static_cast<__mmask32>(n >= 32 ? 0xffffffffU : (1U << n) - 1U);
-}
-static inline __mmask64 mask_64(int64_t n) {
-    return n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1U;
 }
 
 // ---- e4m3 -> bf16 by table (VBMI)
@@ -159,6 +227,24 @@ static inline void e4m3_to_bf16_unordered(const E4m3ToBf16& t, __m512i codes, __
 static inline void e4m3_to_bf16(const E4m3ToBf16& t, __m512i codes, __m512i* first,
                                 __m512i* second) {
     e4m3_to_bf16_unordered(t, _mm512_permutexvar_epi64(t.order, codes), first, second);
+}
+
+// Four codes c0 .. c3 in each dword to two vectors of pairs: (c0, c2) and (c1, c3).
+static inline void e4m3_to_bf16_pairs(const E4m3ToBf16& t, __m512i codes, __m512i* even,
+                                      __m512i* odd) {
+    const __m512i low = _mm512_permutex2var_epi8(t.low0, codes, t.low1);
+    const __m512i magnitude = _mm512_permutex2var_epi8(t.high0, codes, t.high1);
+    const __m512i high = _mm512_ternarylogic_epi64(magnitude, codes, t.sign, 0xf8);
+    const __m512i low_byte = _mm512_set1_epi16(0xff);  // 0xca: the first ? the second : the third
+    *even = _mm512_ternarylogic_epi64(low_byte, low, _mm512_slli_epi16(high, 8), 0xca);
+    *odd = _mm512_ternarylogic_epi64(low_byte, _mm512_srli_epi16(low, 8), high, 0xca);
+}
+
+// Of each four values x0 .. x3 the order x0, x2, x1, x3: pairs that meet those of
+// e4m3_to_bf16_pairs.
+static inline __m512i order_as_e4m3_pairs(__m512i values) {
+    const __m128i order = _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
+    return _mm512_shuffle_epi8(values, _mm512_broadcast_i32x4(order));
 }
 
 // acc + sums of products of neighbouring bf16 pairs.

@@ -19,8 +19,8 @@ namespace {
 
 // Activations of one call of m tokens, from the context's scratch.
 struct Buffers {
-    bf16* residual;     // [m, hidden]
-    bf16* pending;      // [m, hidden], output of the last half layer, which the next norm adds
+    float* residual;    // [m, hidden]
+    float* pending;     // [m, hidden], output of the last half layer, which the next norm adds
     bf16* h;            // [m, hidden], normed input of the current half layer
     bf16* q_latent;     // [m, q_lora_rank]
     bf16* kv;           // [m, 576]
@@ -109,11 +109,11 @@ void Model::forward(Exec& exec, KvCache& cache, int64_t position, std::span<cons
     const Arena::Scope scope(exec.scratch);
     Pass pass(exec, cache, trace, config_, static_cast<int64_t>(ids.size()), position);
     const int64_t hidden = config_.hidden_size;
+    const auto* embedding = static_cast<const bf16*>(weights_.embed_tokens.data);
     for (int64_t i = 0; i < pass.m; ++i)
-        std::memcpy(pass.residual + i * hidden,
-                    static_cast<const bf16*>(weights_.embed_tokens.data) +
-                        ids[static_cast<size_t>(i)] * hidden,
-                    static_cast<size_t>(hidden) * sizeof(bf16));
+        std::transform(embedding + ids[static_cast<size_t>(i)] * hidden,
+                       embedding + (ids[static_cast<size_t>(i)] + 1) * hidden,
+                       pass.residual + i * hidden, [](bf16 x) { return to_float(x); });
     for (int64_t l = 0; l < config_.num_hidden_layers; ++l) layer(pass, l);
     if (!logit_rows.empty()) head(pass, logit_rows, logits);
 }
@@ -159,7 +159,7 @@ void Model::attention(Pass& p, int64_t index) const {
                                    p.lengths, softmax_scale_, kv, p.z});
     attention::project_values(p.exec, {p.m, heads, p.z, w.kv_b_proj, p.o});
     const gemm::LinearOutput output[] = {
-        {&w.o_proj, {p.pending, DType::kBF16, config_.hidden_size}}};
+        {&w.o_proj, {p.pending, DType::kF32, config_.hidden_size}}};
     gemm::linear(p.exec, {p.m, p.o, heads * attention::kValueDim, precision_, format_, output});
 }
 
@@ -227,12 +227,11 @@ std::vector<float> Model::forward_layer(Exec& exec, KvCache& cache, int64_t inde
     const Arena::Scope scope(exec.scratch);
     const auto n = static_cast<int64_t>(hidden.size());
     Pass pass(exec, cache, trace, config_, n / config_.hidden_size, position);
-    for (int64_t i = 0; i < n; ++i) pass.residual[i] = to_bf16(hidden[static_cast<size_t>(i)]);
+    std::copy(hidden.begin(), hidden.end(), pass.residual);
     layer(pass, index);
     std::vector<float> out(hidden.size());
     for (int64_t i = 0; i < n; ++i)
-        out[static_cast<size_t>(i)] =
-            round_bf16(to_float(pass.residual[i]) + to_float(pass.pending[i]));
+        out[static_cast<size_t>(i)] = pass.residual[i] + pass.pending[i];
     return out;
 }
 
@@ -248,8 +247,7 @@ void Model::record(Pass& p, int64_t index) const {
         const int64_t position = p.position + i;
         if (!p.trace->wants_row(position)) continue;
         for (int64_t d = 0; d < hidden; ++d)
-            row[static_cast<size_t>(d)] = round_bf16(to_float(p.residual[i * hidden + d]) +
-                                                     to_float(p.pending[i * hidden + d]));
+            row[static_cast<size_t>(d)] = p.residual[i * hidden + d] + p.pending[i * hidden + d];
         p.trace->record_hidden(index, position, row);
         p.trace->record_topk(
             index, position,

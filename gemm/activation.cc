@@ -30,20 +30,11 @@ void rms_norm(Exec& exec, const RmsNormParams& p) {
 
 void add_rms_norm(Exec& exec, const AddRmsNormParams& p) {
     DSA_CHECK(p.n > 0, "add_rms_norm: n is ", p.n, ", expected > 0");
-    const Arena::Scope scope(exec.scratch);
-    auto* rows = exec.scratch.alloc<float>(exec.pool.num_threads() * p.n);
-    exec.pool.parallel_for(p.m, [&](int64_t begin, int64_t end, int thread) {
-        float* x = rows + thread * p.n;
+    exec.pool.parallel_for(p.m, [&](int64_t begin, int64_t end, int) {
         for (int64_t row = begin; row < end; ++row) {
-            bf16* residual = p.residual + row * p.n;
-            for (int64_t i = 0; i < p.n; ++i) x[i] = to_float(residual[i]);
-            if (p.add != nullptr) {
-                const bf16* add = p.add + row * p.n;
-                for (int64_t i = 0; i < p.n; ++i) {
-                    x[i] += to_float(add[i]);
-                    residual[i] = to_bf16(x[i]);
-                }
-            }
+            float* x = p.residual + row * p.n;
+            if (p.add != nullptr)
+                for (int64_t i = 0; i < p.n; ++i) x[i] += p.add[row * p.n + i];
             rms_norm_row(x, p.weight, p.eps, p.n, p.out + row * p.n);
         }
     });

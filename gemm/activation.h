@@ -1,5 +1,5 @@
 #pragma once
-// Operators between the products: norms and SwiGLU, over rows of bf16. All arithmetic is fp32.
+// Operators between the products: norms and SwiGLU. All arithmetic is fp32.
 // Each row has one order of operations, the same in every ISA for the norms.
 
 #include <cstdint>
@@ -22,11 +22,11 @@ struct RmsNormParams {
 };
 void rms_norm(Exec& exec, const RmsNormParams& p);
 
-// sum = residual + add in fp32; out = norm of the unrounded sum; residual = bf16(sum).
+// residual += add; out = norm of the sum.
 struct AddRmsNormParams {
     int64_t m, n;
-    bf16* residual;       // [m, n] contiguous
-    const bf16* add;      // [m, n] contiguous; nullptr: nothing is added
+    float* residual;      // [m, n] contiguous
+    const float* add;     // [m, n] contiguous; nullptr: nothing is added
     const float* weight;  // [n]
     float eps;
     bf16* out;  // [m, n] contiguous

@@ -105,8 +105,14 @@ void fp8_paged_mqa_logits(Exec& exec, const PagedMqaLogitsParams& p) {
     using namespace cpu;
     const Kernels& kernels = DSA_SELECT_KERNELS(exec.isa);
     const Arena::Scope scope(exec.scratch);
-    const int64_t scratch_bytes = align_up(logits_scratch_bytes(p.num_heads));
-    auto* scratch = exec.scratch.alloc<uint8_t>(exec.pool.num_threads() * scratch_bytes);
+    const int64_t row_bytes = p.num_heads * kHeadDim * kernels.widened_bytes;
+    auto* q = exec.scratch.alloc<uint8_t>(p.num_tokens * row_bytes);
+    auto* scratch = exec.scratch.alloc<uint8_t>(exec.pool.num_threads() * kLogitsScratchBytes);
+    exec.pool.parallel_for(p.num_tokens, [&](int64_t begin, int64_t end, int) {
+        for (int64_t t = begin; t < end; ++t)
+            kernels.widen_queries(&p.q8[t * p.num_heads * kHeadDim].bits, p.num_heads * kHeadDim,
+                                  q + t * row_bytes);
+    });
     const int64_t num_pages = (keys + kPageTokens - 1) / kPageTokens;
     exec.pool.parallel_for(num_pages, [&](int64_t begin, int64_t end, int thread) {
         for (int64_t page = begin; page < end; ++page) {
@@ -115,12 +121,13 @@ void fp8_paged_mqa_logits(Exec& exec, const PagedMqaLogitsParams& p) {
             LogitsTile t{};
             t.rows = p.num_tokens - first;
             t.heads = p.num_heads;
-            t.q8 = &p.q8[first * p.num_heads * kHeadDim].bits;
+            t.q = q + first * row_bytes;
             t.w = p.w_scaled + first * p.num_heads;
             t.page = p.cache.page(page * kPageTokens);
+            if (page + 1 < end) t.next_page = p.cache.page((page + 1) * kPageTokens);
             t.logits = p.logits + first * p.ld + page * kPageTokens;
             t.ld = p.ld;
-            t.scratch = scratch + thread * scratch_bytes;
+            t.scratch = scratch + thread * kLogitsScratchBytes;
             kernels.logits(t);
         }
     });
@@ -148,10 +155,11 @@ void select(Exec& exec, const SelectParams& p) {
 
 int64_t select_scratch_bytes(int64_t context, int64_t num_heads, int num_threads) {
     const int64_t keys = align_up(context, kPageTokens);
-    return Arena::bytes_for<float>(kRowGroup * keys) +
-           std::max(Arena::bytes_for<uint32_t>(num_threads * keys),
-                    Arena::bytes_for<uint8_t>(num_threads *
-                                              align_up(cpu::logits_scratch_bytes(num_heads))));
+    const int64_t logits =
+        Arena::bytes_for<uint8_t>(kRowGroup * num_heads * kHeadDim * cpu::kMaxWidenedBytes) +
+        Arena::bytes_for<uint8_t>(num_threads * cpu::kLogitsScratchBytes);
+    const int64_t top_k = Arena::bytes_for<uint32_t>(num_threads * keys);
+    return Arena::bytes_for<float>(kRowGroup * keys) + std::max(logits, top_k);
 }
 
 }  // namespace dsa::indexer

@@ -43,29 +43,25 @@ void gather_rows(Exec& exec, const bf16* x, int64_t hidden, const int32_t* token
     });
 }
 
-// out[t] = bf16(sum_slots weight * y[row] + shared[t])
-void combine(Exec& exec, const ExpertMlpParams& p, int64_t hidden, const Dispatch& d, const bf16* y,
-             const bf16* shared) {
-    const Arena::Scope scope(exec.scratch);
-    auto* sums = exec.scratch.alloc<float>(exec.pool.num_threads() * align_up(hidden));
-    exec.pool.parallel_for(p.num_tokens, [&](int64_t begin, int64_t end, int thread) {
-        float* sum = sums + thread * align_up(hidden);
+// out[t] = sum_slots weight * y[row] + shared[t]
+void combine(Exec& exec, const ExpertMlpParams& p, int64_t hidden, const Dispatch& d,
+             const float* y, const float* shared) {
+    exec.pool.parallel_for(p.num_tokens, [&](int64_t begin, int64_t end, int) {
         for (int64_t t = begin; t < end; ++t) {
+            float* sum = p.out + t * hidden;
             std::fill_n(sum, hidden, 0.0F);
             for (int64_t i = t * p.topk; i < (t + 1) * p.topk; ++i) {
-                const bf16* row = y + d.row_of[i] * hidden;
+                const float* row = y + d.row_of[i] * hidden;
                 const float w = p.weights[i];
-                for (int64_t h = 0; h < hidden; ++h) sum[h] += w * to_float(row[h]);
+                for (int64_t h = 0; h < hidden; ++h) sum[h] += w * row[h];
             }
-            bf16* out = p.out + t * hidden;
             if (shared != nullptr)
-                for (int64_t h = 0; h < hidden; ++h) sum[h] += to_float(shared[t * hidden + h]);
-            for (int64_t h = 0; h < hidden; ++h) out[h] = to_bf16(sum[h]);
+                for (int64_t h = 0; h < hidden; ++h) sum[h] += shared[t * hidden + h];
         }
     });
 }
 
-void routed_mlp(Exec& exec, const ExpertMlpParams& p, const Dispatch& d, const bf16* x, bf16* y) {
+void routed_mlp(Exec& exec, const ExpertMlpParams& p, const Dispatch& d, const bf16* x, float* y) {
     const int64_t rows = p.num_tokens * p.topk;
     const int64_t hidden = p.routed.gate[0]->k;
     const int64_t intermediate = p.routed.gate[0]->n;
@@ -83,7 +79,7 @@ void routed_mlp(Exec& exec, const ExpertMlpParams& p, const Dispatch& d, const b
     g.outputs = first;
     gemm::m_grouped_linear_contiguous(exec, g);
     gemm::silu_mul(exec, {rows, intermediate, gate, up, gate});
-    const gemm::GroupedOutput second[] = {{p.routed.down, {y, DType::kBF16, hidden}}};
+    const gemm::GroupedOutput second[] = {{p.routed.down, {y, DType::kF32, hidden}}};
     g.x = gate;
     g.ldx = intermediate;
     g.outputs = second;
@@ -102,7 +98,7 @@ void mlp(Exec& exec, const MlpParams& p) {
                                         {p.up, {up, DType::kBF16, intermediate}}};
     gemm::linear(exec, {p.m, p.x, hidden, p.precision, p.format, first});
     gemm::silu_mul(exec, {p.m, intermediate, gate, up, gate});
-    const gemm::LinearOutput second[] = {{p.down, {p.out, DType::kBF16, hidden}}};
+    const gemm::LinearOutput second[] = {{p.down, {p.out, DType::kF32, hidden}}};
     gemm::linear(exec, {p.m, gate, intermediate, p.precision, p.format, second});
 }
 
@@ -119,15 +115,15 @@ void expert_mlp(Exec& exec, const ExpertMlpParams& p) {
     const int64_t rows = p.num_tokens * p.topk;
     const Dispatch d = sort_by_expert(exec, p);
     auto* x = exec.scratch.alloc<bf16>(rows * hidden);
-    auto* y = exec.scratch.alloc<bf16>(rows * hidden);
+    auto* y = exec.scratch.alloc<float>(rows * hidden);
     gather_rows(exec, p.x, hidden, d.token_of, rows, x);
     {
         const Arena::Scope products(exec.scratch);
         routed_mlp(exec, p, d, x, y);
     }
-    bf16* shared = nullptr;
+    float* shared = nullptr;
     if (p.shared_gate != nullptr) {
-        shared = x;  // the gathered rows are no longer needed, and are at least as many
+        shared = exec.scratch.alloc<float>(p.num_tokens * hidden);
         mlp(exec, {p.num_tokens, p.x, p.shared_gate, p.shared_up, p.shared_down, p.precision,
                    p.format, shared});
     }
@@ -145,11 +141,11 @@ int64_t expert_mlp_scratch_bytes(const ExpertMlpSizes& s, int num_threads) {
                                            num_threads);
     const int64_t shared =
         s.shared_intermediate > 0
-            ? mlp_scratch_bytes(s.num_tokens, s.hidden, s.shared_intermediate, num_threads)
+            ? Arena::bytes_for<float>(s.num_tokens * s.hidden) +
+                  mlp_scratch_bytes(s.num_tokens, s.hidden, s.shared_intermediate, num_threads)
             : 0;
-    const int64_t sums = Arena::bytes_for<float>(num_threads * align_up(s.hidden));
-    return dispatch + 2 * Arena::bytes_for<bf16>(rows * s.hidden) +
-           std::max({routed, shared, sums});
+    return dispatch + Arena::bytes_for<bf16>(rows * s.hidden) +
+           Arena::bytes_for<float>(rows * s.hidden) + std::max(routed, shared);
 }
 
 }  // namespace dsa::moe

@@ -37,7 +37,7 @@ struct ExpertWeights {
     const gemm::Weight* const* down;
 };
 
-// An MLP over all rows: out = bf16(W_down bf16(silu(W_gate x) * (W_up x))).
+// An MLP over all rows: out = W_down bf16(silu(W_gate x) * (W_up x)).
 struct MlpParams {
     int64_t m;
     const bf16* x;  // [m, hidden] contiguous, as out
@@ -46,12 +46,12 @@ struct MlpParams {
     const gemm::Weight* down;
     gemm::Precision precision;
     gemm::ScaleFormat format;
-    bf16* out;
+    float* out;
 };
 void mlp(Exec& exec, const MlpParams& p);
 int64_t mlp_scratch_bytes(int64_t m, int64_t hidden, int64_t intermediate, int num_threads);
 
-// out = bf16(sum over slots, ascending, of weight * expert(x), plus shared(x)); sums in fp32.
+// out = sum over slots, ascending, of weight * expert(x), plus shared(x); all in fp32.
 struct ExpertMlpParams {
     int64_t num_tokens;
     int64_t num_experts;
@@ -65,7 +65,7 @@ struct ExpertMlpParams {
     const gemm::Weight* shared_down;
     gemm::Precision precision;
     gemm::ScaleFormat format;
-    bf16* out;
+    float* out;
 };
 void expert_mlp(Exec& exec, const ExpertMlpParams& p);
 

@@ -17,43 +17,63 @@ struct V {
     using Vec = __m512;
     using Element = float;
     struct State {};
-    static constexpr int kStep = 16;
-    static constexpr int kPair = 1;
+    static constexpr int kStepK = 1;
 
     static inline State load_state() { return {}; }
-    static inline Vec load_panel(const float* p) { return _mm512_loadu_ps(p); }
-    static inline Vec load_a(const uint16_t* p, int64_t valid) { return load_b(p, valid); }
+    static inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
+    static inline void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
+    static inline Vec broadcast(const float* p) { return _mm512_set1_ps(*p); }
     static inline __m512 dot(__m512 acc, Vec a, Vec b) { return _mm512_fmadd_ps(a, b, acc); }
 
     static inline Vec load_b(const uint16_t* p, int64_t valid) {
-        if (valid >= kStep)
+        if (valid >= 16)
             return simd::bf16_to_f32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
         if (valid <= 0) return _mm512_setzero_ps();
         return simd::bf16_to_f32(_mm256_maskz_loadu_epi16(simd::mask_16(valid), p));
     }
     static inline Vec load_b(const uint8_t* p, int64_t valid) {
-        if (valid >= kStep)
+        if (valid >= 16)
             return simd::e4m3_to_f32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
         if (valid <= 0) return _mm512_setzero_ps();
         return simd::e4m3_to_f32(_mm_maskz_loadu_epi8(simd::mask_16(valid), p));
     }
 
     template <class Code>
-    static inline void widen(const State&, const Code* b, int64_t valid, float* out) {
-        for (int i = 0; i < 8; ++i)
-            _mm512_storeu_ps(out + 16 * i, load_b(b + 16 * i, valid - 16 * i));
+    static inline void widen_row(const uint16_t* a, int64_t k, float* out) {
+        for (int64_t i = 0; i < (k + 127) / 128 * 128; i += 16)
+            _mm512_storeu_ps(out + i, load_b(a + i, k - i));
     }
-    template <class Code>
-    static inline __m512 dot_block(const State&, const Code* b, int64_t valid, const Vec* a) {
-        __m512 acc = _mm512_setzero_ps();
-        for (int i = 0; i < 8; ++i) acc = dot(acc, a[i], load_b(b + 16 * i, valid - 16 * i));
-        return acc;
+    template <class Emit>
+    static inline void widen_columns(const State&, const uint8_t* b, const int64_t* offset,
+                                     int64_t valid, const Emit& emit) {
+        __m512i v[16];
+        simd::load_columns(b, offset, valid, v);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; ++i)
+#pragma GCC unroll 4
+            for (int d = 0; d < 4; ++d) emit(4 * i + d, simd::e4m3_byte_to_f32(v[i], d));
     }
+    template <class Emit>
+    static inline void widen_columns(const State&, const uint16_t* b, const int64_t* offset,
+                                     int64_t valid, const Emit& emit) {
+        for (int half = 0; half < 2; ++half) {
+            __m512i v[16];
+            simd::load_columns(b + 32 * half, offset, valid - 32 * half, v);
+#pragma GCC unroll 16
+            for (int i = 0; i < 16; ++i) {
+                emit(32 * half + 2 * i, _mm512_castsi512_ps(_mm512_slli_epi32(v[i], 16)));
+                emit(32 * half + 2 * i + 1,
+                     _mm512_castsi512_ps(
+                         _mm512_and_si512(v[i], _mm512_set1_epi32(static_cast<int>(0xffff0000U)))));
+            }
+        }
+    }
+
     template <class Code>
     static inline void widen_rows(const State&, const Code* b, int64_t, int64_t n, float* out) {
         for (int i = 0; i < 4; ++i) _mm512_storeu_ps(out + 16 * i, load_b(b + 16 * i, n - 16 * i));
     }
-    static inline Vec broadcast(const uint16_t* a) {
+    static inline Vec broadcast_a(const uint16_t* a) {
         return _mm512_castsi512_ps(
             _mm512_set1_epi32(static_cast<int>(static_cast<uint32_t>(*a) << 16)));
     }

@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "base/avx512.h"
 #include "gemm/cpu/kernels.h"
@@ -18,47 +19,55 @@ struct V {
     using Element = uint16_t;
     using State = simd::E4m3ToBf16;
     static constexpr int kStep = 32;
-    static constexpr int kPair = 2;
+    static constexpr int kStepK = 2;
 
     static inline State load_state() { return simd::load_e4m3_to_bf16(); }
-    static inline Vec load_panel(const uint16_t* p) { return _mm512_loadu_si512(p); }
+    static inline Vec load(const uint16_t* p) { return _mm512_loadu_si512(p); }
+    static inline void store(uint16_t* p, Vec v) { _mm512_storeu_si512(p, v); }
     static inline Vec load_a(const uint16_t* p, int64_t valid) {
-        if (valid >= kStep) return _mm512_loadu_si512(p);
+        if (valid >= 32) return _mm512_loadu_si512(p);
         if (valid <= 0) return _mm512_setzero_si512();
         return _mm512_maskz_loadu_epi16(simd::mask_32(valid), p);
     }
+    static inline Vec broadcast(const uint16_t* p) {
+        int32_t pair = 0;
+        std::memcpy(&pair, p, 4);
+        return _mm512_set1_epi32(pair);
+    }
+    static inline Vec broadcast_a(const uint16_t* p) { return broadcast(p); }
     static inline __m512 dot(__m512 acc, Vec a, Vec b) { return simd::dot_bf16(acc, a, b); }
 
-    // 128 values of B as four vectors.
-    static inline void load_block(const State& state, const uint8_t* b, int64_t valid, Vec* out) {
-        for (int half = 0; half < 2; ++half) {
-            const int64_t left = valid - 64 * half;
-            __m512i codes = _mm512_setzero_si512();
-            if (left >= 64) {
-                codes = _mm512_loadu_si512(b + 64 * half);
-            } else if (left > 0) {
-                codes = _mm512_maskz_loadu_epi8(simd::mask_64(left), b + 64 * half);
-            }
-            simd::e4m3_to_bf16(state, codes, &out[2 * half], &out[2 * half + 1]);
+    template <class Code>
+    static inline void widen_row(const uint16_t* a, int64_t k, uint16_t* out) {
+        for (int64_t i = 0; i < (k + 127) / 128 * 128; i += 32) {
+            Vec v = load_a(a + i, k - i);
+            if constexpr (sizeof(Code) == 1) v = simd::order_as_e4m3_pairs(v);
+            _mm512_storeu_si512(out + i, v);
         }
     }
-    static inline void load_block(const State&, const uint16_t* b, int64_t valid, Vec* out) {
-        for (int v = 0; v < 4; ++v) out[v] = load_a(b + 32 * v, valid - 32 * v);
+    template <class Emit>
+    static inline void widen_columns(const State& state, const uint8_t* b, const int64_t* offset,
+                                     int64_t valid, const Emit& emit) {
+        __m512i v[16];
+        simd::load_columns(b, offset, valid, v);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; ++i) {
+            Vec even;
+            Vec odd;
+            simd::e4m3_to_bf16_pairs(state, v[i], &even, &odd);
+            emit(2 * i, even);
+            emit(2 * i + 1, odd);
+        }
     }
-
-    template <class Code>
-    static inline void widen(const State& state, const Code* b, int64_t valid, uint16_t* out) {
-        Vec v[4];
-        load_block(state, b, valid, v);
-        for (int i = 0; i < 4; ++i) _mm512_storeu_si512(out + 32 * i, v[i]);
-    }
-    template <class Code>
-    static inline __m512 dot_block(const State& state, const Code* b, int64_t valid, const Vec* a) {
-        Vec v[4];
-        load_block(state, b, valid, v);
-        __m512 acc = _mm512_setzero_ps();
-        for (int i = 0; i < 4; ++i) acc = dot(acc, a[i], v[i]);
-        return acc;
+    template <class Emit>
+    static inline void widen_columns(const State&, const uint16_t* b, const int64_t* offset,
+                                     int64_t valid, const Emit& emit) {
+        for (int half = 0; half < 2; ++half) {
+            __m512i v[16];
+            simd::load_columns(b + 32 * half, offset, valid - 32 * half, v);
+#pragma GCC unroll 16
+            for (int i = 0; i < 16; ++i) emit(16 * half + i, v[i]);
+        }
     }
 
     // nn: rows k and k + 1 of B, interleaved.
@@ -86,9 +95,6 @@ struct V {
             _mm512_storeu_si512(out + 64 * i + 32,
                                 _mm512_permutex2var_epi16(even[i], high, odd[i]));
         }
-    }
-    static inline Vec broadcast(const uint16_t* a) {
-        return _mm512_set1_epi32(static_cast<int>(a[0] | (static_cast<uint32_t>(a[1]) << 16)));
     }
 };
 

@@ -6,13 +6,14 @@
 
 namespace dsa::gemm::cpu {
 
-inline constexpr int64_t kTileN = 16;   // columns of an nt tile; divides the scale block
-inline constexpr int64_t kTileNn = 64;  // columns of an nn tile
-inline constexpr int64_t kNnK = 128;    // rows of B in an nn tile: one scale block
+inline constexpr int64_t kTileN = 32;        // columns of an nt tile; divides the scale block
+inline constexpr int64_t kRowsTogether = 8;  // rows of A that a kernel may widen at a time
+inline constexpr int64_t kTileNn = 64;       // columns of an nn tile
+inline constexpr int64_t kNnK = 128;         // rows of B in an nn tile: one scale block
 
 // D[m, n] = A[m, k] B[n, k]^T. Order of operations of one element, whatever m, n and the place in a
-// tile: within each block of 128 in k one chain of multiply-adds per lane, k ascending; then
-// total = fma(block, a_scale * b_scale, total) per lane; at last the lanes in a fixed tree.
+// tile: within each 64 of k one chain of multiply-adds; then total = fma(chain,
+// a_scale * b_scale, total). (Plain C++ sums 128 of k in 16 lanes instead.)
 struct NtTile {
     int64_t m, n, k;    // n in 1 .. kTileN
     const uint16_t* a;  // bf16 [m, k]
@@ -29,7 +30,7 @@ struct NtTile {
 };
 
 inline int64_t nt_panel_bytes(int64_t k) {
-    return kTileN * ((k + 127) / 128 * 128) * 4;
+    return (kTileN + kRowsTogether) * ((k + 127) / 128 * 128) * 4;
 }
 
 // D[m, n] = A[m, 128] B[128, n] * b_scale, bf16 out. n in 1 .. kTileNn.

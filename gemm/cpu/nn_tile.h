@@ -1,8 +1,8 @@
 #pragma once
 // The nn tile of NnTile for any vector ISA. V gives, beside what nt_tile.h says:
-//   kPair                           values of k in one lane: 2 where products come in pairs, else 1
-//   widen_rows(state, b, ldb, n, out)   kPair rows of 64 values of B, as four vectors of lanes
-//   broadcast(p)                    kPair values of A in every lane
+//   kStepK                           values of k in one lane: 2 where products come in pairs, else
+//   1 widen_rows(state, b, ldb, n, out)   kStepK rows of 64 values of B, as four vectors of lanes
+//   broadcast_a(p)                  kStepK values of A in every lane
 // Lanes run along n; one chain of multiply-adds an element, k ascending, then the scale.
 
 #include <cstdint>
@@ -19,13 +19,13 @@ static inline void nn_four_rows(const NnTile& t, const typename V::Element* pane
     __m512 acc[16];
 #pragma GCC unroll 16
     for (auto& x : acc) x = _mm512_setzero_ps();
-    for (int64_t k = 0; k < kNnK; k += V::kPair) {
+    for (int64_t k = 0; k < kNnK; k += V::kStepK) {
         typename V::Vec bv[4];
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) bv[j] = V::load_panel(panel + k * kTileNn + j * V::kPair * 16);
+        for (int j = 0; j < 4; ++j) bv[j] = V::load(panel + k * kTileNn + j * V::kStepK * 16);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
-            const typename V::Vec av = V::broadcast(a[i] + k);
+            const typename V::Vec av = V::broadcast_a(a[i] + k);
 #pragma GCC unroll 4
             for (int j = 0; j < 4; ++j) acc[4 * i + j] = V::dot(acc[4 * i + j], av, bv[j]);
         }
@@ -42,7 +42,7 @@ static inline void nn_tile(const NnTile& t) {
     const auto* b = static_cast<const Code*>(t.b);
     auto* panel = static_cast<typename V::Element*>(t.panel);
     const typename V::State state = V::load_state();
-    for (int64_t k = 0; k < kNnK; k += V::kPair)
+    for (int64_t k = 0; k < kNnK; k += V::kStepK)
         V::widen_rows(state, b + k * t.ldb, t.ldb, t.n, panel + k * kTileNn);
     for (int64_t row = 0; row < t.m; row += 4) nn_four_rows<V>(t, panel, row);
 }

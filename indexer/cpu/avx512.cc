@@ -14,7 +14,7 @@ namespace {
 struct V {
     using Vec = __m512;
     using Element = float;
-    static constexpr int kVecs = 8;
+    static constexpr int kStepDims = 1;
 
     static inline void widen(const uint8_t* codes, int64_t n, float* out) {
         for (int64_t i = 0; i < n; i += 16)
@@ -22,12 +22,24 @@ struct V {
                 out + i,
                 simd::e4m3_to_f32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + i))));
     }
+    static inline void widen_keys(const uint8_t* codes, float* panel) {
+        for (int64_t half = 0; half < kDim; half += 64) {
+            __m512i v[16];
+            simd::load_columns(codes + half, kKeyOffsets, 64, v);
+            for (int i = 0; i < 16; ++i) {
+                float* out = panel + (half + 4 * i) * kLaneKeys;
+                for (int d = 0; d < 4; ++d)
+                    _mm512_storeu_ps(out + d * kLaneKeys, simd::e4m3_byte_to_f32(v[i], d));
+            }
+        }
+    }
     static inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
+    static inline Vec broadcast(const float* p) { return _mm512_set1_ps(*p); }
     static inline __m512 dot(__m512 acc, Vec a, Vec b) { return _mm512_fmadd_ps(a, b, acc); }
 };
 
 }  // namespace
 
-extern const Kernels kAvx512Kernels = {logits_tile<V>};
+extern const Kernels kAvx512Kernels = {sizeof(V::Element), widen_queries<V>, logits_tile<V>};
 
 }  // namespace dsa::indexer::cpu

@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "base/avx512.h"
 #include "indexer/cpu/kernels.h"
@@ -14,24 +15,48 @@ namespace {
 struct V {
     using Vec = __m512i;
     using Element = uint16_t;
-    static constexpr int kVecs = 4;
+    static constexpr int kStepDims = 2;
 
     static inline void widen(const uint8_t* codes, int64_t n, uint16_t* out) {
         const simd::E4m3ToBf16 table = simd::load_e4m3_to_bf16();
         for (int64_t i = 0; i < n; i += 64) {
-            __m512i first;
-            __m512i second;
-            simd::e4m3_to_bf16(table, _mm512_loadu_si512(codes + i), &first, &second);
-            _mm512_storeu_si512(out + i, first);
-            _mm512_storeu_si512(out + i + 32, second);
+            Vec v[2];
+            simd::e4m3_to_bf16(table, _mm512_loadu_si512(codes + i), &v[0], &v[1]);
+            _mm512_storeu_si512(out + i, simd::order_as_e4m3_pairs(v[0]));
+            _mm512_storeu_si512(out + i + 32, simd::order_as_e4m3_pairs(v[1]));
         }
     }
-    static inline Vec load(const uint16_t* p) { return _mm512_loadu_si512(p); }
-    static inline __m512 dot(__m512 acc, Vec a, Vec b) { return simd::dot_bf16(acc, a, b); }
+    static inline void widen_keys(const uint8_t* codes, uint16_t* panel) {
+        const simd::E4m3ToBf16 table = simd::load_e4m3_to_bf16();
+        for (int64_t half = 0; half < kDim; half += 64) {
+            __m512i v[16];
+            simd::load_columns(codes + half, kKeyOffsets, 64, v);
+            uint16_t* out = panel + half * kLaneKeys;
+#pragma GCC unroll 16
+            for (int i = 0; i < 16; ++i) {
+                Vec even;
+                Vec odd;
+                simd::e4m3_to_bf16_pairs(table, v[i], &even, &odd);
+                _mm512_storeu_si512(out + 64 * i, even);
+                _mm512_storeu_si512(out + 64 * i + 32, odd);
+            }
+        }
+    }
+    static inline Vec load(const uint16_t* p) {
+        return _mm512_loadu_si512(p);
+    }
+    static inline Vec broadcast(const uint16_t* p) {
+        int32_t pair = 0;
+        std::memcpy(&pair, p, 4);
+        return _mm512_set1_epi32(pair);
+    }
+    static inline __m512 dot(__m512 acc, Vec a, Vec b) {
+        return simd::dot_bf16(acc, a, b);
+    }
 };
 
 }  // namespace
 
-extern const Kernels kAvx512Bf16Kernels = {logits_tile<V>};
+extern const Kernels kAvx512Bf16Kernels = {sizeof(V::Element), widen_queries<V>, logits_tile<V>};
 
 }  // namespace dsa::indexer::cpu

@@ -12,19 +12,22 @@ inline constexpr int64_t kPageKeys = 64;
 // ascending. Each value has one order of operations, whatever rows and page it is computed with.
 struct LogitsTile {
     int64_t rows, heads;
-    const uint8_t* q8;    // e4m3 [rows, heads, 128]
-    const float* w;       // [rows, heads]
-    const uint8_t* page;  // e4m3 [64, 128], then f32 [64]
-    float* logits;        // [rows, ld], 64 values a row are written
+    const void* q;             // [rows, heads, 128] of widen_queries()
+    const float* w;            // [rows, heads]
+    const uint8_t* page;       // e4m3 [64, 128], then f32 [64]
+    const uint8_t* next_page;  // prefetched; nullptr: none
+    float* logits;             // [rows, ld], 64 values a row are written
     int64_t ld;
-    void* scratch;  // logits_scratch_bytes(heads)
+    void* scratch;  // kLogitsScratchBytes
 };
 
-inline int64_t logits_scratch_bytes(int64_t heads) {
-    return (kPageKeys + heads) * kDim * 4;
-}
+inline constexpr int64_t kLogitsScratchBytes = kPageKeys * kDim * 4;
+inline constexpr int64_t kMaxWidenedBytes = 4;  // of a value
 
 struct Kernels {
+    int64_t widened_bytes;  // of a value
+    // n e4m3 codes, whole vectors, in the form that logits() takes.
+    void (*widen_queries)(const uint8_t* codes, int64_t n, void* out);
     void (*logits)(const LogitsTile& t);
 };
 

@@ -9,17 +9,16 @@
 namespace dsa::indexer::cpu {
 namespace {
 
-void widen(const uint8_t* codes, int64_t n, float* out) {
-    for (int64_t i = 0; i < n; ++i) out[i] = to_float(e4m3{codes[i]});
+void widen(const uint8_t* codes, int64_t n, void* out) {
+    for (int64_t i = 0; i < n; ++i) static_cast<float*>(out)[i] = to_float(e4m3{codes[i]});
 }
 
 void logits(const LogitsTile& t) {
     const auto* key_scale = reinterpret_cast<const float*>(t.page + kPageKeys * kDim);
     auto* keys = static_cast<float*>(t.scratch);
-    float* q = keys + kPageKeys * kDim;
     widen(t.page, kPageKeys * kDim, keys);
     for (int64_t row = 0; row < t.rows; ++row) {
-        widen(t.q8 + row * t.heads * kDim, t.heads * kDim, q);
+        const float* q = static_cast<const float*>(t.q) + row * t.heads * kDim;
         for (int64_t key = 0; key < kPageKeys; ++key) {
             float sum = 0.0F;
             for (int64_t h = 0; h < t.heads; ++h) {
@@ -33,6 +32,6 @@ void logits(const LogitsTile& t) {
 
 }  // namespace
 
-extern const Kernels kPortableKernels = {logits};
+extern const Kernels kPortableKernels = {sizeof(float), widen, logits};
 
 }  // namespace dsa::indexer::cpu
