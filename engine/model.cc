@@ -231,7 +231,7 @@ std::vector<float> Model::forward_layer(Exec& exec, KvCache& cache, int64_t inde
     layer(pass, index);
     std::vector<float> out(hidden.size());
     for (int64_t i = 0; i < n; ++i)
-        out[static_cast<size_t>(i)] = pass.residual[i] + pass.pending[i];
+        out[static_cast<size_t>(i)] = pass.residual[i] + round_bf16(pass.pending[i]);
     return out;
 }
 
@@ -247,7 +247,8 @@ void Model::record(Pass& p, int64_t index) const {
         const int64_t position = p.position + i;
         if (!p.trace->wants_row(position)) continue;
         for (int64_t d = 0; d < hidden; ++d)
-            row[static_cast<size_t>(d)] = p.residual[i * hidden + d] + p.pending[i * hidden + d];
+            row[static_cast<size_t>(d)] =
+                p.residual[i * hidden + d] + round_bf16(p.pending[i * hidden + d]);
         p.trace->record_hidden(index, position, row);
         p.trace->record_topk(
             index, position,

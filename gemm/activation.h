@@ -22,7 +22,7 @@ struct RmsNormParams {
 };
 void rms_norm(Exec& exec, const RmsNormParams& p);
 
-// residual += add; out = norm of the sum.
+// residual += bf16(add), in fp32; out = norm of the sum.
 struct AddRmsNormParams {
     int64_t m, n;
     float* residual;      // [m, n] contiguous

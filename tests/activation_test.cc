@@ -96,7 +96,7 @@ TEST(Activation, NormsMatchDouble) {
         double squares = 0.0;
         for (int64_t j = 0; j < n; ++j) {
             const auto at = static_cast<size_t>(i * n + j);
-            ASSERT_EQ(residual[at], before[at] + add[at]);
+            ASSERT_EQ(residual[at], before[at] + round_bf16(add[at]));
             squares += static_cast<double>(residual[at]) * residual[at];
         }
         for (int64_t j = 0; j < n; ++j) {
