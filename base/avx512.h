@@ -147,6 +147,49 @@ static inline void load_columns(const uint16_t* p, const int64_t* offset, int64_
     transpose_16x16(v);
 }
 
+// 64 values of k (valid of them, zeros behind) of 16 columns: emit(step, lanes) for each value of
+// e4m3, as fp32, and for each pair of bf16, as dwords.
+template <class Emit>
+static inline void e4m3_columns_to_f32(const uint8_t* p, const int64_t* offset, int64_t valid,
+                                       const Emit& emit) {
+    __m512i v[16];
+    load_columns(p, offset, valid, v);
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i)
+#pragma GCC unroll 4
+        for (int d = 0; d < 4; ++d) emit(4 * i + d, e4m3_byte_to_f32(v[i], d));
+}
+template <class Emit>
+static inline void bf16_column_pairs(const uint16_t* p, const int64_t* offset, int64_t valid,
+                                     const Emit& emit) {
+    for (int half = 0; half < 2; ++half) {
+        __m512i v[16];
+        load_columns(p + 32 * half, offset, valid - 32 * half, v);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; ++i) emit(16 * half + i, v[i]);
+    }
+}
+
+// acc[2 i] and acc[2 i + 1] += row i of kRows times 16 columns each, k ascending: a
+// [kRows, k], row stride lda; each column group holds V::kStepK values of k of its 16 columns a
+// vector, vectors column_stride * V::kStepK elements apart. V: see gemm/cpu/nt_tile.h.
+template <class V, int kRows>
+static inline void multiply_columns(const typename V::Element* a, int64_t lda,
+                                    const typename V::Element* first,
+                                    const typename V::Element* second, int64_t column_stride,
+                                    int64_t num_k, __m512* acc) {
+    for (int64_t k = 0; k < num_k; k += V::kStepK) {
+        const typename V::Vec x = V::load(first + k * column_stride);
+        const typename V::Vec y = V::load(second + k * column_stride);
+#pragma GCC unroll 8
+        for (int i = 0; i < kRows; ++i) {
+            const typename V::Vec value = V::broadcast(a + i * lda + k);
+            acc[2 * i] = V::dot(acc[2 * i], value, x);
+            acc[2 * i + 1] = V::dot(acc[2 * i + 1], value, y);
+        }
+    }
+}
+
 // ---- exp
 // -----------------------------------------------------------------------------------------
 
@@ -214,30 +257,49 @@ static inline E4m3ToBf16 load_e4m3_to_bf16() {
             _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), _mm512_set1_epi8(static_cast<char>(0x80))};
 }
 
-// Bytes as they are: *first takes the low, *second the high 8 codes of each 16.
-static inline void e4m3_to_bf16_unordered(const E4m3ToBf16& t, __m512i codes, __m512i* first,
-                                          __m512i* second) {
-    const __m512i low = _mm512_permutex2var_epi8(t.low0, codes, t.low1);
+// Low and high bytes of the bf16 values of 64 codes.
+static inline void e4m3_to_bf16_bytes(const E4m3ToBf16& t, __m512i codes, __m512i* low,
+                                      __m512i* high) {
+    *low = _mm512_permutex2var_epi8(t.low0, codes, t.low1);
     const __m512i magnitude = _mm512_permutex2var_epi8(t.high0, codes, t.high1);
-    const __m512i high = _mm512_ternarylogic_epi64(magnitude, codes, t.sign, 0xf8);  // a | (b & c)
-    *first = _mm512_unpacklo_epi8(low, high);
-    *second = _mm512_unpackhi_epi8(low, high);
+    *high = _mm512_ternarylogic_epi64(magnitude, codes, t.sign, 0xf8);  // a | (b & c)
 }
 
 static inline void e4m3_to_bf16(const E4m3ToBf16& t, __m512i codes, __m512i* first,
                                 __m512i* second) {
-    e4m3_to_bf16_unordered(t, _mm512_permutexvar_epi64(t.order, codes), first, second);
+    __m512i low;
+    __m512i high;
+    e4m3_to_bf16_bytes(t, _mm512_permutexvar_epi64(t.order, codes), &low, &high);
+    *first = _mm512_unpacklo_epi8(low, high);
+    *second = _mm512_unpackhi_epi8(low, high);
 }
 
 // Four codes c0 .. c3 in each dword to two vectors of pairs: (c0, c2) and (c1, c3).
 static inline void e4m3_to_bf16_pairs(const E4m3ToBf16& t, __m512i codes, __m512i* even,
                                       __m512i* odd) {
-    const __m512i low = _mm512_permutex2var_epi8(t.low0, codes, t.low1);
-    const __m512i magnitude = _mm512_permutex2var_epi8(t.high0, codes, t.high1);
-    const __m512i high = _mm512_ternarylogic_epi64(magnitude, codes, t.sign, 0xf8);
+    __m512i low;
+    __m512i high;
+    e4m3_to_bf16_bytes(t, codes, &low, &high);
     const __m512i low_byte = _mm512_set1_epi16(0xff);  // 0xca: the first ? the second : the third
     *even = _mm512_ternarylogic_epi64(low_byte, low, _mm512_slli_epi16(high, 8), 0xca);
     *odd = _mm512_ternarylogic_epi64(low_byte, _mm512_srli_epi16(low, 8), high, 0xca);
+}
+
+// 64 values of k (valid of them, zeros behind) of 16 columns of e4m3: emit(step, lanes) for each
+// pair of k, in the order of order_as_e4m3_pairs.
+template <class Emit>
+static inline void e4m3_columns_to_bf16(const E4m3ToBf16& t, const uint8_t* p,
+                                        const int64_t* offset, int64_t valid, const Emit& emit) {
+    __m512i v[16];
+    load_columns(p, offset, valid, v);
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) {
+        __m512i even;
+        __m512i odd;
+        e4m3_to_bf16_pairs(t, v[i], &even, &odd);
+        emit(2 * i, even);
+        emit(2 * i + 1, odd);
+    }
 }
 
 // Of each four values x0 .. x3 the order x0, x2, x1, x3: pairs that meet those of
@@ -245,6 +307,13 @@ static inline void e4m3_to_bf16_pairs(const E4m3ToBf16& t, __m512i codes, __m512
 static inline __m512i order_as_e4m3_pairs(__m512i values) {
     const __m128i order = _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
     return _mm512_shuffle_epi8(values, _mm512_broadcast_i32x4(order));
+}
+
+// The pair at p in every lane.
+static inline __m512i broadcast_pair(const uint16_t* p) {
+    int32_t pair = 0;
+    __builtin_memcpy(&pair, p, 4);
+    return _mm512_set1_epi32(pair);
 }
 
 // acc + sums of products of neighbouring bf16 pairs.

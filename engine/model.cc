@@ -20,7 +20,7 @@ namespace {
 // Activations of one call of m tokens, from the context's scratch.
 struct Buffers {
     float* residual;    // [m, hidden]
-    float* pending;     // [m, hidden], output of the last half layer, which the next norm adds
+    bf16* pending;      // [m, hidden], output of the last half layer, which the next norm adds
     bf16* h;            // [m, hidden], normed input of the current half layer
     bf16* q_latent;     // [m, q_lora_rank]
     bf16* kv;           // [m, 576]
@@ -159,7 +159,7 @@ void Model::attention(Pass& p, int64_t index) const {
                                    p.lengths, softmax_scale_, kv, p.z});
     attention::project_values(p.exec, {p.m, heads, p.z, w.kv_b_proj, p.o});
     const gemm::LinearOutput output[] = {
-        {&w.o_proj, {p.pending, DType::kF32, config_.hidden_size}}};
+        {&w.o_proj, {p.pending, DType::kBF16, config_.hidden_size}}};
     gemm::linear(p.exec, {p.m, p.o, heads * attention::kValueDim, precision_, format_, output});
 }
 
@@ -180,8 +180,14 @@ void Model::select(Pass& p, int64_t index) const {
 void Model::feed_forward(Pass& p, int64_t index) const {
     const LayerWeights& w = weights_.layers[static_cast<size_t>(index)];
     if (!w.is_moe) {
-        moe::mlp(p.exec, {p.m, p.h, &w.mlp.gate_proj, &w.mlp.up_proj, &w.mlp.down_proj, precision_,
-                          format_, p.pending});
+        moe::mlp(p.exec, {p.m,
+                          p.h,
+                          &w.mlp.gate_proj,
+                          &w.mlp.up_proj,
+                          &w.mlp.down_proj,
+                          precision_,
+                          format_,
+                          {p.pending, DType::kBF16, config_.hidden_size}});
         return;
     }
     const int64_t num_experts = config_.n_routed_experts;
@@ -231,7 +237,7 @@ std::vector<float> Model::forward_layer(Exec& exec, KvCache& cache, int64_t inde
     layer(pass, index);
     std::vector<float> out(hidden.size());
     for (int64_t i = 0; i < n; ++i)
-        out[static_cast<size_t>(i)] = pass.residual[i] + round_bf16(pass.pending[i]);
+        out[static_cast<size_t>(i)] = pass.residual[i] + to_float(pass.pending[i]);
     return out;
 }
 
@@ -248,7 +254,7 @@ void Model::record(Pass& p, int64_t index) const {
         if (!p.trace->wants_row(position)) continue;
         for (int64_t d = 0; d < hidden; ++d)
             row[static_cast<size_t>(d)] =
-                p.residual[i * hidden + d] + round_bf16(p.pending[i * hidden + d]);
+                p.residual[i * hidden + d] + to_float(p.pending[i * hidden + d]);
         p.trace->record_hidden(index, position, row);
         p.trace->record_topk(
             index, position,
@@ -285,7 +291,7 @@ int64_t Model::scratch_bytes(const ModelConfig& c, int64_t tokens, int64_t conte
     const int64_t widest = std::max({hidden, c.q_lora_rank, c.num_attention_heads * c.v_head_dim});
     const int64_t shared = c.moe_intermediate_size * c.n_shared_experts;
     const int64_t ops[] = {
-        Arena::bytes_for<float>(threads * std::max(hidden, c.q_lora_rank)),  // norms
+        Arena::bytes_for<float>(threads * c.q_lora_rank),  // rms_norm
         gemm::linear_scratch_bytes(tokens, widest, threads),
         indexer::select_scratch_bytes(context_length, c.index_n_heads, threads),
         attention::sparse_mla_scratch_bytes(c.num_attention_heads, c.index_topk, threads),

@@ -34,7 +34,7 @@ void add_rms_norm(Exec& exec, const AddRmsNormParams& p) {
         for (int64_t row = begin; row < end; ++row) {
             float* x = p.residual + row * p.n;
             if (p.add != nullptr)
-                for (int64_t i = 0; i < p.n; ++i) x[i] += round_bf16(p.add[row * p.n + i]);
+                for (int64_t i = 0; i < p.n; ++i) x[i] += to_float(p.add[row * p.n + i]);
             rms_norm_row(x, p.weight, p.eps, p.n, p.out + row * p.n);
         }
     });

@@ -22,11 +22,11 @@ struct RmsNormParams {
 };
 void rms_norm(Exec& exec, const RmsNormParams& p);
 
-// residual += bf16(add), in fp32; out = norm of the sum.
+// residual += add; out = norm of the sum.
 struct AddRmsNormParams {
     int64_t m, n;
     float* residual;      // [m, n] contiguous
-    const float* add;     // [m, n] contiguous; nullptr: nothing is added
+    const bf16* add;      // [m, n] contiguous; nullptr: nothing is added
     const float* weight;  // [n]
     float eps;
     bf16* out;  // [m, n] contiguous

@@ -43,12 +43,14 @@ void gather_rows(Exec& exec, const bf16* x, int64_t hidden, const int32_t* token
     });
 }
 
-// out[t] = sum_slots weight * y[row] + shared[t]
+// out[t] = bf16(sum_slots weight * y[row] + shared[t])
 void combine(Exec& exec, const ExpertMlpParams& p, int64_t hidden, const Dispatch& d,
              const float* y, const float* shared) {
-    exec.pool.parallel_for(p.num_tokens, [&](int64_t begin, int64_t end, int) {
+    const Arena::Scope scope(exec.scratch);
+    auto* sums = exec.scratch.alloc<float>(exec.pool.num_threads() * align_up(hidden));
+    exec.pool.parallel_for(p.num_tokens, [&](int64_t begin, int64_t end, int thread) {
+        float* sum = sums + thread * align_up(hidden);
         for (int64_t t = begin; t < end; ++t) {
-            float* sum = p.out + t * hidden;
             std::fill_n(sum, hidden, 0.0F);
             for (int64_t i = t * p.topk; i < (t + 1) * p.topk; ++i) {
                 const float* row = y + d.row_of[i] * hidden;
@@ -57,6 +59,8 @@ void combine(Exec& exec, const ExpertMlpParams& p, int64_t hidden, const Dispatc
             }
             if (shared != nullptr)
                 for (int64_t h = 0; h < hidden; ++h) sum[h] += shared[t * hidden + h];
+            bf16* out = p.out + t * hidden;
+            for (int64_t h = 0; h < hidden; ++h) out[h] = to_bf16(sum[h]);
         }
     });
 }
@@ -98,7 +102,7 @@ void mlp(Exec& exec, const MlpParams& p) {
                                         {p.up, {up, DType::kBF16, intermediate}}};
     gemm::linear(exec, {p.m, p.x, hidden, p.precision, p.format, first});
     gemm::silu_mul(exec, {p.m, intermediate, gate, up, gate});
-    const gemm::LinearOutput second[] = {{p.down, {p.out, DType::kF32, hidden}}};
+    const gemm::LinearOutput second[] = {{p.down, p.out}};
     gemm::linear(exec, {p.m, gate, intermediate, p.precision, p.format, second});
 }
 
@@ -124,8 +128,14 @@ void expert_mlp(Exec& exec, const ExpertMlpParams& p) {
     float* shared = nullptr;
     if (p.shared_gate != nullptr) {
         shared = exec.scratch.alloc<float>(p.num_tokens * hidden);
-        mlp(exec, {p.num_tokens, p.x, p.shared_gate, p.shared_up, p.shared_down, p.precision,
-                   p.format, shared});
+        mlp(exec, {p.num_tokens,
+                   p.x,
+                   p.shared_gate,
+                   p.shared_up,
+                   p.shared_down,
+                   p.precision,
+                   p.format,
+                   {shared, DType::kF32, hidden}});
     }
     combine(exec, p, hidden, d, y, shared);
 }
@@ -139,13 +149,16 @@ int64_t expert_mlp_scratch_bytes(const ExpertMlpSizes& s, int num_threads) {
         2 * Arena::bytes_for<bf16>(rows * s.intermediate) +
         gemm::grouped_linear_scratch_bytes(rows, std::max(s.hidden, s.intermediate), s.num_experts,
                                            num_threads);
-    const int64_t shared =
+    const int64_t mlp =
         s.shared_intermediate > 0
-            ? Arena::bytes_for<float>(s.num_tokens * s.hidden) +
-                  mlp_scratch_bytes(s.num_tokens, s.hidden, s.shared_intermediate, num_threads)
+            ? mlp_scratch_bytes(s.num_tokens, s.hidden, s.shared_intermediate, num_threads)
             : 0;
+    const int64_t shared =
+        s.shared_intermediate > 0 ? Arena::bytes_for<float>(s.num_tokens * s.hidden) : 0;
+    const int64_t sums = Arena::bytes_for<float>(num_threads * align_up(s.hidden));
     return dispatch + Arena::bytes_for<bf16>(rows * s.hidden) +
-           Arena::bytes_for<float>(rows * s.hidden) + std::max(routed, shared);
+           Arena::bytes_for<float>(rows * s.hidden) +
+           std::max(routed, shared + std::max(mlp, sums));
 }
 
 }  // namespace dsa::moe

@@ -40,18 +40,18 @@ struct ExpertWeights {
 // An MLP over all rows: out = W_down bf16(silu(W_gate x) * (W_up x)).
 struct MlpParams {
     int64_t m;
-    const bf16* x;  // [m, hidden] contiguous, as out
+    const bf16* x;  // [m, hidden] contiguous
     const gemm::Weight* gate;
     const gemm::Weight* up;
     const gemm::Weight* down;
     gemm::Precision precision;
     gemm::ScaleFormat format;
-    float* out;
+    gemm::Output out;
 };
 void mlp(Exec& exec, const MlpParams& p);
 int64_t mlp_scratch_bytes(int64_t m, int64_t hidden, int64_t intermediate, int num_threads);
 
-// out = sum over slots, ascending, of weight * expert(x), plus shared(x); all in fp32.
+// out = bf16(sum over slots, ascending, of weight * expert(x), plus shared(x)); sums in fp32.
 struct ExpertMlpParams {
     int64_t num_tokens;
     int64_t num_experts;
@@ -65,7 +65,7 @@ struct ExpertMlpParams {
     const gemm::Weight* shared_down;
     gemm::Precision precision;
     gemm::ScaleFormat format;
-    float* out;
+    bf16* out;
 };
 void expert_mlp(Exec& exec, const ExpertMlpParams& p);
 

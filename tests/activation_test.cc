@@ -87,7 +87,7 @@ TEST(Activation, NormsMatchDouble) {
     const int64_t n = 203;
     std::vector<float> residual = random.floats(m * n, 2.0F);
     const std::vector<float> before = residual;
-    const std::vector<float> add = random.floats(m * n);
+    const std::vector<bf16> add = random.bf16s(m * n);
     const std::vector<float> weight = random.floats(n);
     std::vector<bf16> out(residual.size());
     add_rms_norm(context.exec,
@@ -96,7 +96,7 @@ TEST(Activation, NormsMatchDouble) {
         double squares = 0.0;
         for (int64_t j = 0; j < n; ++j) {
             const auto at = static_cast<size_t>(i * n + j);
-            ASSERT_EQ(residual[at], before[at] + round_bf16(add[at]));
+            ASSERT_EQ(residual[at], before[at] + to_float(add[at]));
             squares += static_cast<double>(residual[at]) * residual[at];
         }
         for (int64_t j = 0; j < n; ++j) {

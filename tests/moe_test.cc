@@ -164,7 +164,7 @@ TEST_P(MoeIsa, ExpertsMatchDoubleAndKeepTheirBits) {
     std::vector<float> weights = random.floats(tokens * topk);
     const auto run = [&](gemm::Precision precision, int64_t chunk, int threads) {
         OpContext context(GetParam(), threads);
-        std::vector<float> out(static_cast<size_t>(tokens * hidden));
+        std::vector<bf16> out(static_cast<size_t>(tokens * hidden));
         for (int64_t t = 0; t < tokens; t += chunk)
             expert_mlp(context.exec, {std::min(chunk, tokens - t),
                                       num_experts,
@@ -182,7 +182,7 @@ TEST_P(MoeIsa, ExpertsMatchDoubleAndKeepTheirBits) {
         return out;
     };
     for (const auto precision : {gemm::Precision::kBf16, gemm::Precision::kFp8}) {
-        const std::vector<float> whole = run(precision, tokens, 2);
+        const std::vector<bf16> whole = run(precision, tokens, 2);
         double error = 0.0;
         double norm = 0.0;
         for (int64_t t = 0; t < tokens; ++t) {
@@ -194,15 +194,16 @@ TEST_P(MoeIsa, ExpertsMatchDoubleAndKeepTheirBits) {
                 for (size_t h = 0; h < want.size(); ++h) want[h] += weights[slot] * y[h];
             }
             for (size_t h = 0; h < want.size(); ++h) {
-                error += std::pow(whole[static_cast<size_t>(t * hidden) + h] - want[h], 2.0);
+                error +=
+                    std::pow(to_float(whole[static_cast<size_t>(t * hidden) + h]) - want[h], 2.0);
                 norm += want[h] * want[h];
             }
         }
         EXPECT_LT(std::sqrt(error / norm), precision == gemm::Precision::kBf16 ? 0.01 : 0.08);
         for (const int threads : {1, 3})
             for (const int64_t chunk : {1, 7}) {
-                const std::vector<float> pieces = run(precision, chunk, threads);
-                ASSERT_EQ(std::memcmp(pieces.data(), whole.data(), whole.size() * sizeof(float)), 0)
+                const std::vector<bf16> pieces = run(precision, chunk, threads);
+                ASSERT_EQ(std::memcmp(pieces.data(), whole.data(), whole.size() * sizeof(bf16)), 0)
                     << chunk << " tokens, " << threads << " threads";
             }
     }

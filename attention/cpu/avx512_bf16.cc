@@ -26,11 +26,7 @@ struct V {
     static inline Vec load(const uint16_t* p) { return _mm512_loadu_si512(p); }
     static inline const uint16_t* widen_queries(const uint16_t* q, int64_t, uint16_t*) { return q; }
     static inline __m512 dot(__m512 acc, Vec a, Vec b) { return simd::dot_bf16(acc, a, b); }
-    static inline Vec broadcast(const uint16_t* p) {
-        int32_t pair = 0;
-        std::memcpy(&pair, p, 4);
-        return _mm512_set1_epi32(pair);
-    }
+    static inline Vec broadcast(const uint16_t* p) { return simd::broadcast_pair(p); }
     static inline void store_probability(uint16_t* p, __m512 v) {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), simd::f32_to_bf16(v));
     }

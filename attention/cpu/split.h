@@ -8,9 +8,10 @@
 //   widen_queries(q, n, scratch)    n bf16 values as Elements: in scratch, or where they are
 //   load(p), dot(acc, a, b)
 //   kPair, KeyPair, load_keys(p)    values of kPair keys (rows p, p + kKey) at 32 dims, as two
-//   vectors broadcast(p)                kPair probabilities in every lane store_probability(p, v)
-//   16 fp32 to Elements unscramble(&a, &b)          the two accumulators of 32 dims into the order
-//   of dims
+//                                   vectors
+//   broadcast(p)                    kPair probabilities in every lane
+//   store_probability(p, v)         16 fp32 to Elements
+//   unscramble(&a, &b)              the two accumulators of 32 dims into the order of dims
 // Everything is static inline: internal to the ISA file.
 
 #include <cstdint>

@@ -46,27 +46,16 @@ struct V {
     template <class Emit>
     static inline void widen_columns(const State&, const uint8_t* b, const int64_t* offset,
                                      int64_t valid, const Emit& emit) {
-        __m512i v[16];
-        simd::load_columns(b, offset, valid, v);
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; ++i)
-#pragma GCC unroll 4
-            for (int d = 0; d < 4; ++d) emit(4 * i + d, simd::e4m3_byte_to_f32(v[i], d));
+        simd::e4m3_columns_to_f32(b, offset, valid, emit);
     }
     template <class Emit>
     static inline void widen_columns(const State&, const uint16_t* b, const int64_t* offset,
                                      int64_t valid, const Emit& emit) {
-        for (int half = 0; half < 2; ++half) {
-            __m512i v[16];
-            simd::load_columns(b + 32 * half, offset, valid - 32 * half, v);
-#pragma GCC unroll 16
-            for (int i = 0; i < 16; ++i) {
-                emit(32 * half + 2 * i, _mm512_castsi512_ps(_mm512_slli_epi32(v[i], 16)));
-                emit(32 * half + 2 * i + 1,
-                     _mm512_castsi512_ps(
-                         _mm512_and_si512(v[i], _mm512_set1_epi32(static_cast<int>(0xffff0000U)))));
-            }
-        }
+        const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000U));
+        simd::bf16_column_pairs(b, offset, valid, [&](int64_t step, __m512i pair) {
+            emit(2 * step, _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16)));
+            emit(2 * step + 1, _mm512_castsi512_ps(_mm512_and_si512(pair, high)));
+        });
     }
 
     template <class Code>

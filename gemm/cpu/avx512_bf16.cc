@@ -3,7 +3,6 @@
 #include <immintrin.h>
 
 #include <cstdint>
-#include <cstring>
 
 #include "base/avx512.h"
 #include "gemm/cpu/kernels.h"
@@ -18,7 +17,6 @@ struct V {
     using Vec = __m512i;
     using Element = uint16_t;
     using State = simd::E4m3ToBf16;
-    static constexpr int kStep = 32;
     static constexpr int kStepK = 2;
 
     static inline State load_state() { return simd::load_e4m3_to_bf16(); }
@@ -29,11 +27,7 @@ struct V {
         if (valid <= 0) return _mm512_setzero_si512();
         return _mm512_maskz_loadu_epi16(simd::mask_32(valid), p);
     }
-    static inline Vec broadcast(const uint16_t* p) {
-        int32_t pair = 0;
-        std::memcpy(&pair, p, 4);
-        return _mm512_set1_epi32(pair);
-    }
+    static inline Vec broadcast(const uint16_t* p) { return simd::broadcast_pair(p); }
     static inline Vec broadcast_a(const uint16_t* p) { return broadcast(p); }
     static inline __m512 dot(__m512 acc, Vec a, Vec b) { return simd::dot_bf16(acc, a, b); }
 
@@ -48,26 +42,12 @@ struct V {
     template <class Emit>
     static inline void widen_columns(const State& state, const uint8_t* b, const int64_t* offset,
                                      int64_t valid, const Emit& emit) {
-        __m512i v[16];
-        simd::load_columns(b, offset, valid, v);
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; ++i) {
-            Vec even;
-            Vec odd;
-            simd::e4m3_to_bf16_pairs(state, v[i], &even, &odd);
-            emit(2 * i, even);
-            emit(2 * i + 1, odd);
-        }
+        simd::e4m3_columns_to_bf16(state, b, offset, valid, emit);
     }
     template <class Emit>
     static inline void widen_columns(const State&, const uint16_t* b, const int64_t* offset,
                                      int64_t valid, const Emit& emit) {
-        for (int half = 0; half < 2; ++half) {
-            __m512i v[16];
-            simd::load_columns(b + 32 * half, offset, valid - 32 * half, v);
-#pragma GCC unroll 16
-            for (int i = 0; i < 16; ++i) emit(16 * half + i, v[i]);
-        }
+        simd::bf16_column_pairs(b, offset, valid, emit);
     }
 
     // nn: rows k and k + 1 of B, interleaved.

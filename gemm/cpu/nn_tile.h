@@ -1,8 +1,8 @@
 #pragma once
 // The nn tile of NnTile for any vector ISA. V gives, beside what nt_tile.h says:
-//   kStepK                           values of k in one lane: 2 where products come in pairs, else
-//   1 widen_rows(state, b, ldb, n, out)   kStepK rows of 64 values of B, as four vectors of lanes
-//   broadcast_a(p)                  kStepK values of A in every lane
+//   widen_rows(state, b, ldb, n, out)
+//                    kStepK rows of 64 values of B, as four vectors of lanes
+//   broadcast_a(p)   kStepK bf16 values of A in every lane
 // Lanes run along n; one chain of multiply-adds an element, k ascending, then the scale.
 
 #include <cstdint>

@@ -106,16 +106,9 @@ static inline void nt_rows(const NtTile& t, const typename V::Element* a, int64_
         __m512 acc[2 * kRows];
 #pragma GCC unroll 16
         for (auto& x : acc) x = _mm512_setzero_ps();
-        for (int64_t step = k; step < k + kChain; step += V::kStepK) {
-            const typename V::Vec first = V::load(panel + step * kTileN);
-            const typename V::Vec second = V::load(panel + step * kTileN + kLanes * V::kStepK);
-#pragma GCC unroll 8
-            for (int i = 0; i < kRows; ++i) {
-                const typename V::Vec value = V::broadcast(a + i * lda + step);
-                acc[2 * i] = V::dot(acc[2 * i], value, first);
-                acc[2 * i + 1] = V::dot(acc[2 * i + 1], value, second);
-            }
-        }
+        simd::multiply_columns<V, kRows>(a + k, lda, panel + k * kTileN,
+                                         panel + k * kTileN + kLanes * V::kStepK, kTileN, kChain,
+                                         acc);
 #pragma GCC unroll 8
         for (int i = 0; i < kRows; ++i) {
             const __m512 s = _mm512_set1_ps(tile_scale(t, row0 + i, k / 128));

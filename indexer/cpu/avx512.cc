@@ -14,7 +14,7 @@ namespace {
 struct V {
     using Vec = __m512;
     using Element = float;
-    static constexpr int kStepDims = 1;
+    static constexpr int kStepK = 1;
 
     static inline void widen(const uint8_t* codes, int64_t n, float* out) {
         for (int64_t i = 0; i < n; i += 16)
@@ -24,13 +24,10 @@ struct V {
     }
     static inline void widen_keys(const uint8_t* codes, float* panel) {
         for (int64_t half = 0; half < kDim; half += 64) {
-            __m512i v[16];
-            simd::load_columns(codes + half, kKeyOffsets, 64, v);
-            for (int i = 0; i < 16; ++i) {
-                float* out = panel + (half + 4 * i) * kLaneKeys;
-                for (int d = 0; d < 4; ++d)
-                    _mm512_storeu_ps(out + d * kLaneKeys, simd::e4m3_byte_to_f32(v[i], d));
-            }
+            float* out = panel + half * kLaneKeys;
+            simd::e4m3_columns_to_f32(codes + half, kKeyOffsets, 64, [&](int64_t step, Vec keys) {
+                _mm512_storeu_ps(out + 16 * step, keys);
+            });
         }
     }
     static inline Vec load(const float* p) { return _mm512_loadu_ps(p); }

@@ -3,7 +3,6 @@
 #include <immintrin.h>
 
 #include <cstdint>
-#include <cstring>
 
 #include "base/avx512.h"
 #include "indexer/cpu/kernels.h"
@@ -15,7 +14,7 @@ namespace {
 struct V {
     using Vec = __m512i;
     using Element = uint16_t;
-    static constexpr int kStepDims = 2;
+    static constexpr int kStepK = 2;
 
     static inline void widen(const uint8_t* codes, int64_t n, uint16_t* out) {
         const simd::E4m3ToBf16 table = simd::load_e4m3_to_bf16();
@@ -29,30 +28,15 @@ struct V {
     static inline void widen_keys(const uint8_t* codes, uint16_t* panel) {
         const simd::E4m3ToBf16 table = simd::load_e4m3_to_bf16();
         for (int64_t half = 0; half < kDim; half += 64) {
-            __m512i v[16];
-            simd::load_columns(codes + half, kKeyOffsets, 64, v);
             uint16_t* out = panel + half * kLaneKeys;
-#pragma GCC unroll 16
-            for (int i = 0; i < 16; ++i) {
-                Vec even;
-                Vec odd;
-                simd::e4m3_to_bf16_pairs(table, v[i], &even, &odd);
-                _mm512_storeu_si512(out + 64 * i, even);
-                _mm512_storeu_si512(out + 64 * i + 32, odd);
-            }
+            simd::e4m3_columns_to_bf16(
+                table, codes + half, kKeyOffsets, 64,
+                [&](int64_t step, Vec keys) { _mm512_storeu_si512(out + 32 * step, keys); });
         }
     }
-    static inline Vec load(const uint16_t* p) {
-        return _mm512_loadu_si512(p);
-    }
-    static inline Vec broadcast(const uint16_t* p) {
-        int32_t pair = 0;
-        std::memcpy(&pair, p, 4);
-        return _mm512_set1_epi32(pair);
-    }
-    static inline __m512 dot(__m512 acc, Vec a, Vec b) {
-        return simd::dot_bf16(acc, a, b);
-    }
+    static inline Vec load(const uint16_t* p) { return _mm512_loadu_si512(p); }
+    static inline Vec broadcast(const uint16_t* p) { return simd::broadcast_pair(p); }
+    static inline __m512 dot(__m512 acc, Vec a, Vec b) { return simd::dot_bf16(acc, a, b); }
 };
 
 }  // namespace

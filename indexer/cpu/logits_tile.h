@@ -1,9 +1,9 @@
 #pragma once
 // The logits tile for any vector ISA: lanes are keys, so that no sum crosses lanes. V (a type of
 // the ISA file's anonymous namespace) gives:
-//   Vec, kStepDims             kStepDims values of each of 16 keys
+//   Vec, kStepK             kStepK values of each of 16 keys
 //   Element                    type of a widened value
-//   widen_keys(codes, panel)   16 keys [16, 128] to [128 / kStepDims] Vecs
+//   widen_keys(codes, panel)   16 keys [16, 128] to [128 / kStepK] Vecs
 //   widen(codes, n, out)       n codes (whole vectors) of queries, dims in the panel's order
 //   load(p), broadcast(p), dot(acc, a, b)
 // One sum is a single chain over the dims, in the panel's order.
@@ -30,16 +30,7 @@ static inline void add_heads(const typename V::Element* q, const float* w,
     __m512 acc[2 * kHeads];
 #pragma GCC unroll 16
     for (auto& x : acc) x = _mm512_setzero_ps();
-    for (int64_t d = 0; d < kDim; d += V::kStepDims) {
-        const typename V::Vec first = V::load(panel + d * kLaneKeys);
-        const typename V::Vec second = V::load(panel + kPanel + d * kLaneKeys);
-#pragma GCC unroll 8
-        for (int h = 0; h < kHeads; ++h) {
-            const typename V::Vec value = V::broadcast(q + h * kDim + d);
-            acc[2 * h] = V::dot(acc[2 * h], value, first);
-            acc[2 * h + 1] = V::dot(acc[2 * h + 1], value, second);
-        }
-    }
+    simd::multiply_columns<V, kHeads>(q, kDim, panel, panel + kPanel, kLaneKeys, kDim, acc);
 #pragma GCC unroll 8
     for (int h = 0; h < kHeads; ++h)
 #pragma GCC unroll 2
