@@ -43,7 +43,7 @@ static inline __m512 e4m3_to_f32(__m128i codes) {
 
 // Byte d of each dword, an e4m3 code, to fp32, exact; no step meets a denormal number.
 static inline __m512 e4m3_byte_to_f32(__m512i codes, int d) {
-    const __m512i top = _mm512_slli_epi32(codes, 24 - 8 * d);
+    const __m512i top = _mm512_slli_epi32(codes, static_cast<unsigned>(24 - 8 * d));
     // Exponent and mantissa in fp32's place, with the exponent of 2^-120 too small.
     const __m512i bits = _mm512_and_si512(_mm512_srli_epi32(top, 4), _mm512_set1_epi32(0x07f00000));
     const __mmask16 subnormal = _mm512_cmplt_epi32_mask(bits, _mm512_set1_epi32(0x00800000));

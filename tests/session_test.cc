@@ -34,7 +34,7 @@ class SessionTest : public ::testing::Test {
     static std::vector<int32_t> ids(int64_t n, int32_t first = 5) {
         std::vector<int32_t> v(static_cast<size_t>(n));
         for (size_t i = 0; i < v.size(); ++i)
-            v[i] = static_cast<int32_t>((first + 7 * i * i) % 301);
+            v[i] = static_cast<int32_t>((static_cast<size_t>(first) + 7 * i * i) % 301);
         return v;
     }
     static std::vector<float> copy(std::span<const float> x) { return {x.begin(), x.end()}; }
