@@ -39,7 +39,7 @@ install: build
 	@cmake --install $(BUILD) --prefix $(PREFIX)
 
 format: lint-packages
-	@git ls-files '*.h' '*.cc' | xargs clang-format -i
+	@git ls-files --cached --others --exclude-standard '*.h' '*.cc' | xargs clang-format -i
 
 clean:
 	@rm -rf build

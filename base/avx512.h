@@ -8,8 +8,7 @@
 
 namespace dsa::simd {
 
-// ---- widening
-// ------------------------------------------------------------------------------------
+// ---- widening ----
 
 // 16 bf16 -> fp32.
 static inline __m512 bf16_to_f32(__m256i x) {
@@ -26,19 +25,14 @@ static inline __m256i f32_to_bf16(__m512 x) {
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16));
 }
 
-// 16 e4m3 -> fp32 / 2^8, exact: code << 7 read as fp16. NaN codes become NaN.
-static inline __m512 e4m3_to_f32_over_256(__m128i codes) {
+// 16 e4m3 -> fp32, exact: code << 7 read as fp16, times 2^8. NaN codes become NaN.
+static inline __m512 e4m3_to_f32(__m128i codes) {
     const __mmask16 nan =
         _mm_cmpeq_epi8_mask(_mm_and_si128(codes, _mm_set1_epi8(0x7f)), _mm_set1_epi8(0x7f));
     __m256i h = _mm256_slli_epi16(_mm256_cvtepi8_epi16(codes), 7);
     h = _mm256_and_si256(h, _mm256_set1_epi16(static_cast<int16_t>(0xbfff)));
     h = _mm256_mask_set1_epi16(h, nan, 0x7e00);
-    return _mm512_cvtph_ps(h);
-}
-
-// 16 e4m3 -> fp32, exact.
-static inline __m512 e4m3_to_f32(__m128i codes) {
-    return _mm512_mul_ps(e4m3_to_f32_over_256(codes), _mm512_set1_ps(256.0F));
+    return _mm512_mul_ps(_mm512_cvtph_ps(h), _mm512_set1_ps(256.0F));
 }
 
 // Byte d of each dword, an e4m3 code, to fp32, exact; no step meets a denormal number.
@@ -58,8 +52,7 @@ static inline __m512 e4m3_byte_to_f32(__m512i codes, int d) {
     return _mm512_castsi512_ps(_mm512_mask_mov_epi32(y, nan, _mm512_set1_epi32(0x7fc00000)));
 }
 
-// ---- masks
-// ---------------------------------------------------------------------------------------
+// ---- masks ----
 
 // The lowest n bits, n in 0 .. 16 / 32 / 64.
 static inline __mmask16 mask_16(int64_t n) {
@@ -72,8 +65,7 @@ static inline __mmask64 mask_64(int64_t n) {
     return n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1U;
 }
 
-// ---- sums
-// ----------------------------------------------------------------------------------------
+// ---- sums ----
 
 // Lane j of the result is the sum of the 16 lanes of v[j]. The order of additions is the same for
 // each j, so a value has the same bits wherever in a tile it is computed.
@@ -96,8 +88,7 @@ static inline __m512 reduce_16(const __m512* v) {
     return _mm512_add_ps(_mm512_shuffle_f32x4(c0, c1, 0x88), _mm512_shuffle_f32x4(c0, c1, 0xdd));
 }
 
-// ---- transposition
-// --------------------------------------------------------------------------------
+// ---- transposition ----
 
 // 16 x 16 dwords, in place.
 static inline void transpose_16x16(__m512i* v) {
@@ -190,8 +181,7 @@ static inline void multiply_columns(const typename V::Element* a, int64_t lda,
     }
 }
 
-// ---- exp
-// -----------------------------------------------------------------------------------------
+// ---- exp ----
 
 // exp(x), relative error below 2e-7 where the result is a normal number; NaN stays NaN, -inf gives
 // 0.
@@ -212,8 +202,7 @@ static inline __m512 exp_ps(__m512 x) {
     return _mm512_scalef_ps(p, n);
 }
 
-// ---- e4m3 -> bf16 by table (VBMI)
-// ----------------------------------------------------------------
+// ---- e4m3 -> bf16 by table (VBMI) ----
 
 #if defined(__AVX512VBMI__) && defined(__AVX512BF16__)
 

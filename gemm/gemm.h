@@ -48,8 +48,7 @@ void fp8_gemm_nt(Exec& exec, const GemmParams& p);       // A e4m3, B e4m3
 void bf16_fp8_gemm_nt(Exec& exec, const GemmParams& p);  // A bf16, B e4m3
 void bf16_gemm_nt(Exec& exec, const GemmParams& p);      // A bf16, B bf16
 
-// ---- layers
-// --------------------------------------------------------------------------------------
+// ---- layers ----
 
 // One linear layer of several that read the same input.
 struct LinearOutput {
@@ -89,8 +88,7 @@ struct GroupedLinearParams {
 void m_grouped_linear_contiguous(Exec& exec, const GroupedLinearParams& p);
 int64_t grouped_linear_scratch_bytes(int64_t rows, int64_t k, int64_t num_groups, int num_threads);
 
-// ---- slices of one weight
-// ------------------------------------------------------------------------
+// ---- slices of one weight ----
 
 // For each batch b: D_b[m, n] = A_b[m, k] op(B_b), where B_b is rows b_row + b * b_row_stride, n
 // (nt) or k (nn) of them, of the weight. A and D of a batch start a_stride and d_stride elements

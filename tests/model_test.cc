@@ -134,8 +134,7 @@ TEST_P(TinyModel, AttentionReadsSelectedRecordsOnly) {
     EXPECT_TRUE(std::isnan(after[0]));
 }
 
-// ---- checkpoints of other shapes and ways of storing
-// ---------------------------------------------
+// ---- checkpoints of other shapes and ways of storing ----
 
 struct Shape {
     const char* name;

@@ -22,7 +22,7 @@ inline constexpr int64_t kSplitKeys = 256;
 struct Partial {
     float* m;  // [heads]
     float* l;  // [heads]
-    float* z;  // [heads, 512]
+    float* z;  // [heads, 512], the dims in the kernels' own order
 };
 
 struct SplitArgs {
@@ -38,7 +38,7 @@ struct SplitArgs {
 };
 
 // Widened keys [kSplitKeys, 576], logits or probabilities [heads, kSplitKeys] and widened queries
-// [heads, 576], fp32 at most.
+// [heads, 576], fp32 at most (the portable kernels' keys).
 inline int64_t split_scratch_bytes(int64_t heads) {
     return (kSplitKeys * (kKey + heads) + heads * kKey) * 4;
 }

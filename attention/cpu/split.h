@@ -1,76 +1,96 @@
 #pragma once
-// The split of SplitArgs for any vector ISA. V (a type of the ISA file's anonymous namespace)
-// gives:
-//   Vec, kStep                  operand vector; values in one
-//   Element                     type of a widened key or probability
-//   Consts, consts()            constants that widening keeps in registers
-//   widen_record(c, record, out)    656 bytes to 576 Elements: bf16(e4m3 * scale), then RoPE
-//   widen_queries(q, n, scratch)    n bf16 values as Elements: in scratch, or where they are
+// The kernels of sparse MLA for any vector ISA. Keys are widened as widened_key.h says, and queries
+// are brought into the same order of dims. V (a type of the ISA file's anonymous namespace) gives:
+//   Vec                         operand of dot: kDims dims of a query or key
+//   Element                     type of a query's value or a probability
 //   load(p), dot(acc, a, b)
-//   kPair, KeyPair, load_keys(p)    values of kPair keys (rows p, p + kKey) at 32 dims, as two
-//                                   vectors
-//   broadcast(p)                    kPair probabilities in every lane
-//   store_probability(p, v)         16 fp32 to Elements
-//   unscramble(&a, &b)              the two accumulators of 32 dims into the order of dims
+//   store_query(p, x)           32 bf16 to Elements, in the order of parts
+//   key_part(k, i)              part i of the 32 / kDims of 32 bf16 of a key
+//   kPair, load_keys(p)         kPair keys (rows p, p + kKey) at 32 dims, as two vectors
+//   broadcast(p)                kPair probabilities in every lane
+//   store_probability(p, v)     16 fp32 to Elements
+//   key_lane(half, lane)        which of 32 bf16 of a key is in that lane of load_keys' vectors
 // Everything is static inline: internal to the ISA file.
 
 #include <cstdint>
 
 #include "attention/cpu/kernels.h"
+#include "attention/cpu/widened_key.h"
 #include "base/avx512.h"
 
 namespace dsa::attention::cpu {
 
-// Whether a scale of a record only moves exponents, with bf16's range to spare on both sides.
-static inline bool power_of_two(float scale) {
-    uint32_t bits = 0;
-    __builtin_memcpy(&bits, &scale, 4);
-    const uint32_t exponent = (bits >> 23) & 0xffU;
-    return (bits & 0x807fffffU) == 0 && exponent > 63 && exponent < 191;
+// Queries as keys lie, in V's Elements.
+template <class V>
+static inline void widen_queries(const uint16_t* q, int64_t heads, typename V::Element* out) {
+    alignas(64) uint16_t order[64];
+    for (int i = 0; i < 64; ++i) order[i] = static_cast<uint16_t>(2 * (i % 32) + i / 32);
+    const __m512i even = _mm512_load_si512(order);
+    const __m512i odd = _mm512_load_si512(order + 32);
+    for (int64_t h = 0; h < heads; ++h, q += kKey, out += kKey) {
+        for (int64_t d = 0; d < kLatent; d += 64) {
+            const __m512i low = _mm512_loadu_si512(q + d);
+            const __m512i high = _mm512_loadu_si512(q + d + 32);
+            V::store_query(out + d, _mm512_permutex2var_epi16(low, even, high));
+            V::store_query(out + d + 32, _mm512_permutex2var_epi16(low, odd, high));
+        }
+        for (int64_t d = kLatent; d < kKey; d += 32)
+            V::store_query(out + d, _mm512_loadu_si512(q + d));
+    }
 }
 
-// Gathers the selected records; rows up to a multiple of 16 are zero.
-template <class V>
-static inline void gather(const SplitArgs& a, typename V::Element* keys) {
-    const typename V::Consts consts = V::consts();
+// ---- one split ----
+
+// Keys that are widened and multiplied with all queries before the next ones, while they are in the
+// L1 cache.
+static constexpr int64_t kKeyGroup = 16;
+
+static inline const uint8_t* record_of(const SplitArgs& a, int64_t j) {
+    const int64_t s = a.indices[j];
+    return a.pages[s / kTokensPerPage] + a.page_offset + s % kTokensPerPage * kRecord;
+}
+
+// Widens the selected records first .. first + kKeyGroup - 1; rows beyond the last are zero.
+static inline void gather(const SplitArgs& a, int64_t first, uint16_t* keys) {
     constexpr int64_t kAhead = 4;
-    for (int64_t j = 0; j < a.count; ++j) {
+    const int64_t end = first + kKeyGroup < a.count ? first + kKeyGroup : a.count;
+    for (int64_t j = first; j < end; ++j) {
         if (j + kAhead < a.count) {
-            const int64_t next = a.indices[j + kAhead];
-            const uint8_t* p =
-                a.pages[next / kTokensPerPage] + a.page_offset + next % kTokensPerPage * kRecord;
-            for (int64_t line = 0; line < kRecord; line += 64) _mm_prefetch(p + line, _MM_HINT_T0);
+            const uint8_t* next = record_of(a, j + kAhead);
+            for (int64_t line = 0; line < kRecord; line += 64)
+                _mm_prefetch(next + line, _MM_HINT_T0);
         }
-        const int64_t s = a.indices[j];
-        V::widen_record(consts,
-                        a.pages[s / kTokensPerPage] + a.page_offset + s % kTokensPerPage * kRecord,
-                        keys + j * kKey);
+        widen_record(record_of(a, j), keys + j * kKey);
     }
-    const int64_t end = (a.count + 15) / 16 * 16;
-    for (int64_t i = a.count * kKey; i < end * kKey; ++i) keys[i] = 0;
+    for (int64_t i = end * kKey; i < (first + kKeyGroup) * kKey; ++i) keys[i] = 0;
 }
 
 // logits[h, j] for 4 heads x 4 keys; heads beyond the last repeat it.
 template <class V>
 static inline void logits_4x4(const SplitArgs& a, const typename V::Element* queries, int64_t head,
-                              const typename V::Element* keys, float* logits) {
+                              const uint16_t* keys, float* logits) {
     const typename V::Element* q[4];
     for (int64_t i = 0; i < 4; ++i)
         q[i] = queries + (head + i < a.heads ? head + i : a.heads - 1) * kKey;
     __m512 acc[16];
 #pragma GCC unroll 16
     for (auto& x : acc) x = _mm512_setzero_ps();
-    for (int64_t d = 0; d < kKey; d += V::kStep) {
-        typename V::Vec qv[4];
-        typename V::Vec kv[4];
+    for (int64_t d = 0; d < kKey; d += 32) {
+        __m512i k[4];
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) qv[i] = V::load(q[i] + d);
+        for (int j = 0; j < 4; ++j) k[j] = _mm512_loadu_si512(keys + j * kKey + d);
+#pragma GCC unroll 2
+        for (int part = 0; part < 32 / V::kDims; ++part) {
+            typename V::Vec qv[4];
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) kv[j] = V::load(keys + j * kKey + d);
+            for (int i = 0; i < 4; ++i) qv[i] = V::load(q[i] + d + part * V::kDims);
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i)
+            for (int j = 0; j < 4; ++j) {
+                const typename V::Vec kv = V::key_part(k[j], part);
 #pragma GCC unroll 4
-            for (int j = 0; j < 4; ++j) acc[4 * i + j] = V::dot(acc[4 * i + j], qv[i], kv[j]);
+                for (int i = 0; i < 4; ++i) acc[4 * i + j] = V::dot(acc[4 * i + j], qv[i], kv);
+            }
+        }
     }
     alignas(64) float out[16];
     _mm512_store_ps(out, _mm512_mul_ps(simd::reduce_16(acc), _mm512_set1_ps(a.scale)));
@@ -107,10 +127,10 @@ static inline void softmax_row(const SplitArgs& a, int64_t head, float* logits) 
     a.out.l[head] = _mm512_reduce_add_ps(sum);
 }
 
-// z of up to 8 heads at 32 dims.
+// z of up to 8 heads at 32 dims, in the order of load_keys.
 template <class V, int kHeads>
-static inline void values_tile(const SplitArgs& a, int64_t head, int64_t dim,
-                               const typename V::Element* keys, const float* logits) {
+static inline void values_tile(const SplitArgs& a, int64_t head, int64_t dim, const uint16_t* keys,
+                               const float* logits) {
     const typename V::Element* p[kHeads];
     for (int i = 0; i < kHeads; ++i)
         p[i] = reinterpret_cast<const typename V::Element*>(logits + (head + i) * kSplitKeys);
@@ -128,7 +148,6 @@ static inline void values_tile(const SplitArgs& a, int64_t head, int64_t dim,
     }
 #pragma GCC unroll 8
     for (int i = 0; i < kHeads; ++i) {
-        V::unscramble(&acc[2 * i], &acc[2 * i + 1]);
         float* z = a.out.z + (head + i) * kLatent + dim;
         _mm512_storeu_ps(z, acc[2 * i]);
         _mm512_storeu_ps(z + 16, acc[2 * i + 1]);
@@ -137,14 +156,16 @@ static inline void values_tile(const SplitArgs& a, int64_t head, int64_t dim,
 
 template <class V>
 static inline void split(const SplitArgs& a) {
-    auto* keys = static_cast<typename V::Element*>(a.scratch);
+    auto* keys = static_cast<uint16_t*>(a.scratch);
     auto* logits = reinterpret_cast<float*>(keys + kSplitKeys * kKey);  // [heads, kSplitKeys]
     auto* widened = reinterpret_cast<typename V::Element*>(logits + a.heads * kSplitKeys);
-    const typename V::Element* q = V::widen_queries(a.q, a.heads * kKey, widened);
-    gather<V>(a, keys);
-    for (int64_t j = 0; j < a.count; j += 4)
+    widen_queries<V>(a.q, a.heads, widened);
+    for (int64_t first = 0; first < a.count; first += kKeyGroup) {
+        gather(a, first, keys);
         for (int64_t h = 0; h < a.heads; h += 4)
-            logits_4x4<V>(a, q, h, keys + j * kKey, logits + j);
+            for (int64_t j = first; j < first + kKeyGroup; j += 4)
+                logits_4x4<V>(a, widened, h, keys + j * kKey, logits + j);
+    }
     for (int64_t h = 0; h < a.heads; ++h) softmax_row<V>(a, h, logits + h * kSplitKeys);
     for (int64_t dim = 0; dim < kLatent; dim += 32) {
         int64_t h = 0;
@@ -154,8 +175,7 @@ static inline void split(const SplitArgs& a) {
     }
 }
 
-// ---- merging
-// -------------------------------------------------------------------------------------
+// ---- merging ----
 
 static inline float exp_scalar(float x) {
     return _mm512_cvtss_f32(simd::exp_ps(_mm512_set1_ps(x)));
@@ -178,13 +198,39 @@ static inline void merge(int64_t heads, const Partial& into, const Partial& next
     }
 }
 
+// Where the 64 dims of a block of z are.
+struct ZOrder {
+    alignas(64) uint16_t of_dim[64];
+};
+
+template <class V>
+static constexpr ZOrder z_order() {
+    ZOrder z{};
+    for (int i = 0; i < 64; ++i)
+        z.of_dim[2 * V::key_lane(i / 16 % 2, i % 16) + i / 32] = static_cast<uint16_t>(i);
+    return z;
+}
+
+// bf16(x * r) of 32 values.
+static inline __m512i finished(const float* x, __m512 r) {
+    const __m256i low = simd::f32_to_bf16(_mm512_mul_ps(_mm512_loadu_ps(x), r));
+    const __m256i high = simd::f32_to_bf16(_mm512_mul_ps(_mm512_loadu_ps(x + 16), r));
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
+
+template <class V>
 static inline void finish(int64_t heads, const Partial& x, uint16_t* out) {
+    static constexpr ZOrder kOrder = z_order<V>();
+    const __m512i first = _mm512_load_si512(kOrder.of_dim);
+    const __m512i second = _mm512_load_si512(kOrder.of_dim + 32);
     for (int64_t h = 0; h < heads; ++h) {
         const __m512 r = _mm512_set1_ps(1.0F / x.l[h]);
-        for (int64_t d = 0; d < kLatent; d += 16)
-            _mm256_storeu_si256(
-                reinterpret_cast<__m256i*>(out + h * kLatent + d),
-                simd::f32_to_bf16(_mm512_mul_ps(_mm512_loadu_ps(x.z + h * kLatent + d), r)));
+        for (int64_t d = h * kLatent; d < (h + 1) * kLatent; d += 64) {
+            const __m512i low = finished(x.z + d, r);
+            const __m512i high = finished(x.z + d + 32, r);
+            _mm512_storeu_si512(out + d, _mm512_permutex2var_epi16(low, first, high));
+            _mm512_storeu_si512(out + d + 32, _mm512_permutex2var_epi16(low, second, high));
+        }
     }
 }
 
