@@ -5,7 +5,7 @@ BUILD := build/$(PRESET)
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 
-BUILD_PACKAGES := g++ cmake ninja-build pkg-config libsentencepiece-dev libopenblas-dev \
+BUILD_PACKAGES := g++ cmake ninja-build pkg-config libsentencepiece-dev libopenblas0 \
                   nlohmann-json3-dev libcli11-dev libedit-dev libgtest-dev
 LINT_PACKAGES := clang-format clang-tidy
 

@@ -235,6 +235,7 @@ const char* to_string(StopReason reason) {
             return "max_tokens";
         case StopReason::kContextFull:
             return "context_full";
+        case StopReason::kCancelled:
         case StopReason::kCallback:
             return "interrupted";
     }

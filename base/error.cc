@@ -2,6 +2,8 @@
 
 namespace dsa {
 
+Error::~Error() = default;
+
 const char* to_string(ErrorCode code) {
     switch (code) {
         case ErrorCode::kInvalidArgument:
@@ -16,6 +18,12 @@ const char* to_string(ErrorCode code) {
             return "context overflow";
         case ErrorCode::kOutOfMemory:
             return "out of memory";
+        case ErrorCode::kBusy:
+            return "busy";
+        case ErrorCode::kCancelled:
+            return "cancelled";
+        case ErrorCode::kClosed:
+            return "closed";
         case ErrorCode::kInternal:
             return "internal error";
     }

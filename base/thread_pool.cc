@@ -59,7 +59,8 @@ void ThreadPool::work(int thread) {
 }
 
 void ThreadPool::run(int64_t n, Fn fn, void* ctx) {
-    const std::lock_guard lock(region_mutex_);
+    std::unique_lock lock(region_lock_, std::defer_lock);
+    if (leased_to_.load(std::memory_order_relaxed) != std::this_thread::get_id()) lock.lock();
     n_ = n;
     fn_ = fn;
     ctx_ = ctx;

@@ -2,7 +2,9 @@
 // A fixed set of threads for data-parallel regions inside an op. The partition is static, so which
 // thread computes what depends on the sizes only; results must not depend on it at all.
 // Workers spin for some microseconds after a region, then park. The calling thread takes part.
-// One pool may be used from several threads: regions of different callers run one after another.
+// One pool may be used from several threads: regions of different callers run one after another. A
+// Lease keeps the pool for the regions of one caller, so that callers change rarely: a change costs
+// more than a small region.
 // A region must not start another one on the same pool. Nothing thrown in a region gets out of it
 // other than through the caller: the first exception is rethrown there after all threads are done.
 
@@ -18,6 +20,27 @@
 
 namespace dsa {
 
+// Lets callers in by the order in which they came: none waits for more than those before it.
+class TicketLock {
+  public:
+    void lock() {
+        const uint64_t mine = next_.fetch_add(1, std::memory_order_relaxed);
+        uint64_t now = serving_.load(std::memory_order_acquire);
+        while (now != mine) {
+            serving_.wait(now, std::memory_order_acquire);
+            now = serving_.load(std::memory_order_acquire);
+        }
+    }
+    void unlock() {
+        serving_.fetch_add(1, std::memory_order_release);
+        serving_.notify_all();
+    }
+
+  private:
+    std::atomic<uint64_t> next_{0};
+    std::atomic<uint64_t> serving_{0};
+};
+
 class ThreadPool {
   public:
     // num_threads >= 1, the caller's thread included.
@@ -27,6 +50,21 @@ class ThreadPool {
     ThreadPool& operator=(const ThreadPool&) = delete;
 
     int num_threads() const { return num_threads_; }
+
+    // The pool for the calling thread alone, to the end of the scope. Not recursive.
+    class Lease {
+      public:
+        explicit Lease(ThreadPool& pool) : pool_(pool), lock_(pool.region_lock_) {
+            pool_.leased_to_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+        }
+        ~Lease() { pool_.leased_to_.store(std::thread::id(), std::memory_order_relaxed); }
+        Lease(const Lease&) = delete;
+        Lease& operator=(const Lease&) = delete;
+
+      private:
+        ThreadPool& pool_;
+        std::unique_lock<TicketLock> lock_;
+    };
 
     // Splits [0, n) into one contiguous range a thread and calls body(begin, end, thread) on each
     // thread that has a range. thread is in [0, num_threads()).
@@ -54,7 +92,9 @@ class ThreadPool {
     void worker_loop(int thread);
 
     const int num_threads_;
-    std::mutex region_mutex_;  // one region at a time
+    TicketLock region_lock_;  // one region or lease at a time
+    // Holder of a lease. Equal to the reader's own id only if the reader wrote it itself.
+    std::atomic<std::thread::id> leased_to_{};
 
     // The region; written by the caller before generation_ is raised.
     int64_t n_ = 0;

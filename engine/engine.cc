@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "base/check.h"
 #include "base/memory_info.h"
 #include "engine/engine_state.h"
 
@@ -56,26 +57,35 @@ Engine::~Engine() = default;
 Engine::Engine(Engine&&) noexcept = default;
 Engine& Engine::operator=(Engine&&) noexcept = default;
 
+const EngineState& Engine::state() const {
+    DSA_CHECK(state_ != nullptr, "this engine was moved from");
+    return *state_;
+}
+
+void Engine::close() const {
+    state().closed.store(true);
+}
+
 const ModelInfo& Engine::info() const {
-    return state_->checkpoint.info();
+    return state().checkpoint.info();
 }
 const MemoryPlan& Engine::plan() const {
-    return state_->plan;
+    return state().plan;
 }
 const EngineOptions& Engine::options() const {
-    return state_->options;
+    return state().options;
 }
 const std::vector<std::string>& Engine::warnings() const {
     return info().warnings;
 }
 bool Engine::has_tokenizer() const {
-    return state_->tokenizer != nullptr;
+    return state().tokenizer != nullptr;
 }
 const Tokenizer& Engine::tokenizer() const {
     if (!has_tokenizer())
         throw_error(ErrorCode::kNotFound, info().path,
                     ": no tokenizer files (expected tokenizer.model); only token ids can be used");
-    return *state_->tokenizer;
+    return *state().tokenizer;
 }
 
 ModelInfo inspect_model(const std::filesystem::path& model) {

@@ -1,7 +1,8 @@
 #pragma once
 // What an engine owns and its sessions share. Immutable but for the thread pool, which is safe to
-// share.
+// share, and the mark that the engine was closed.
 
+#include <atomic>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -22,6 +23,7 @@ struct EngineState {
     Isa isa;
     std::unique_ptr<const Tokenizer> tokenizer;
     mutable ThreadPool pool;
+    mutable std::atomic<bool> closed{false};
     // One of the two forward passes.
     std::optional<Model> model;
     std::optional<ReferenceModel> reference;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "attention/attention.h"
 #include "engine/rope_config.h"
@@ -16,6 +17,9 @@
 namespace dsa {
 
 namespace {
+
+// Tokens of a call that keeps the threads to its end.
+constexpr int64_t kShortCall = 16;
 
 // Activations of one call of m tokens, from the context's scratch.
 struct Buffers {
@@ -114,7 +118,14 @@ void Model::forward(Exec& exec, KvCache& cache, int64_t position, std::span<cons
         std::transform(embedding + ids[static_cast<size_t>(i)] * hidden,
                        embedding + (ids[static_cast<size_t>(i)] + 1) * hidden,
                        pass.residual + i * hidden, [](bf16 x) { return to_float(x); });
-    for (int64_t l = 0; l < config_.num_hidden_layers; ++l) layer(pass, l);
+    // Sessions take turns with the threads: after each layer of a long chunk, else after each call.
+    std::optional<ThreadPool::Lease> lease;
+    for (int64_t l = 0; l < config_.num_hidden_layers; ++l) {
+        exec.check_stop();
+        if (pass.m > kShortCall) lease.reset();
+        if (!lease) lease.emplace(exec.pool);
+        layer(pass, l);
+    }
     if (!logit_rows.empty()) head(pass, logit_rows, logits);
 }
 

@@ -23,7 +23,8 @@ class Model {
     // Takes tokens in at positions [position, position + ids.size()); the cache holds those before.
     // Ids lie in the vocabulary, positions in the context. logits: [logit_rows.size(), vocab_size]
     // of the rows (indices within the call, ascending). Scratch: scratch_bytes() for this many
-    // tokens.
+    // tokens. exec.stop is asked before each layer: kCancelled, with the cache as before up to
+    // `position`.
     void forward(Exec& exec, KvCache& cache, int64_t position, std::span<const int32_t> ids,
                  std::span<const int64_t> logit_rows, float* logits, ForwardTrace* trace) const;
 

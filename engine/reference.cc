@@ -1,11 +1,10 @@
 #include "engine/reference.h"
 
-#include <cblas.h>
-
 #include <algorithm>
 #include <cmath>
 
 #include "dsa/error.h"
+#include "engine/blas.h"
 #include "engine/reference_attention.h"
 #include "engine/reference_layer.h"
 #include "engine/rope_config.h"
@@ -81,7 +80,7 @@ reference::Model::Model(const Checkpoint& checkpoint, const ReferenceSteps& refe
 
 ReferenceModel::ReferenceModel(const Checkpoint& checkpoint, const ReferenceSteps& steps,
                                int64_t context_length, int threads) {
-    openblas_set_num_threads(1);
+    blas();  // a missing library shows when the model is opened
     model_ = std::make_unique<reference::Model>(checkpoint, steps, context_length, threads);
 }
 

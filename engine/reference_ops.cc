@@ -1,21 +1,20 @@
 #include "engine/reference_ops.h"
 
-#include <cblas.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
 
 #include "base/dtypes.h"
+#include "engine/blas.h"
 
 namespace dsa::reference {
 namespace {
 
 constexpr float kNegInf = -std::numeric_limits<float>::infinity();
 
-blasint to_blas(int64_t n) {
-    return static_cast<blasint>(n);
+int to_blas(int64_t n) {
+    return static_cast<int>(n);
 }
 
 float quantization_scale(float absmax, bool ue8m0) {
@@ -64,13 +63,13 @@ Matrix dequantize(const gemm::Weight& weight) {
 
 void sgemm_nt(int64_t m, int64_t n, int64_t k, const float* x, int64_t ldx, const float* w,
               int64_t ldw, float beta, float* y, int64_t ldy) {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, to_blas(m), to_blas(n), to_blas(k), 1.0F,
+    blas().sgemm(kBlasRowMajor, kBlasNoTrans, kBlasTrans, to_blas(m), to_blas(n), to_blas(k), 1.0F,
                 x, to_blas(ldx), w, to_blas(ldw), beta, y, to_blas(ldy));
 }
 
 void sgemm_nn(int64_t m, int64_t n, int64_t k, const float* x, int64_t ldx, const float* w,
               int64_t ldw, float* y, int64_t ldy) {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, to_blas(m), to_blas(n), to_blas(k), 1.0F,
+    blas().sgemm(kBlasRowMajor, kBlasNoTrans, kBlasNoTrans, to_blas(m), to_blas(n), to_blas(k), 1.0F,
                 x, to_blas(ldx), w, to_blas(ldw), 0.0F, y, to_blas(ldy));
 }
 

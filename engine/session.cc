@@ -2,38 +2,31 @@
 
 #include <algorithm>
 #include <iterator>
-#include <variant>
 
 #include "base/check.h"
-#include "engine/engine_state.h"
-#include "engine/kv_cache.h"
+#include "engine/session_state.h"
 
 namespace dsa {
 
-struct Session::State {
-    std::shared_ptr<const EngineState> engine;
-    std::variant<KvCache, ReferenceCache> cache;
-    Arena scratch;
-    std::vector<int32_t> tokens;
-    std::vector<float> logits;  // [vocab_size]
-    bool has_logits = false;
-
-    explicit State(std::shared_ptr<const EngineState> e);
-
-    const ModelConfig& config() const { return engine->checkpoint.config(); }
-    int64_t context_length() const { return engine->options.context_length; }
-    int64_t length() const { return static_cast<int64_t>(tokens.size()); }
-
-    void check_ids(std::span<const int32_t> ids, int64_t position) const;
-    void forward(std::span<const int32_t> ids, std::span<const int64_t> logit_rows, float* out,
-                 ForwardTrace* trace);
-    void take_chunk(std::span<const int32_t> ids, bool last, const PrefillOptions& options);
-    void take_traced_chunk(std::span<const int32_t> ids, bool last, const TraceRequest& request,
-                           Trace& trace);
-    int64_t take(std::span<const int32_t> ids, const PrefillOptions& options);
-};
-
 namespace {
+
+// A call that changes the session, from its begin to its end.
+class Call {
+  public:
+    explicit Call(SessionState& session) : session_(session) {
+        if (session.in_call.exchange(true))
+            throw_error(ErrorCode::kBusy,
+                        "the session is in a call already (one thread at a time, and no call out "
+                        "of a callback)");
+        session.cancelled.store(false);
+    }
+    ~Call() { session_.in_call.store(false); }
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
+
+  private:
+    SessionState& session_;
+};
 
 std::variant<KvCache, ReferenceCache> make_cache(const EngineState& e) {
     const int64_t context = e.options.context_length;
@@ -86,7 +79,7 @@ void append_index_scores(Trace& out, const ForwardTrace& t, int64_t num_layers) 
 
 }  // namespace
 
-Session::State::State(std::shared_ptr<const EngineState> e)
+SessionState::SessionState(std::shared_ptr<const EngineState> e)
     : engine(std::move(e)),
       cache(make_cache(*engine)),
       scratch(arena_bytes(*engine)),
@@ -95,7 +88,7 @@ Session::State::State(std::shared_ptr<const EngineState> e)
 }
 
 // Throws unless the ids can be taken in at `position`.
-void Session::State::check_ids(std::span<const int32_t> ids, int64_t position) const {
+void SessionState::check_ids(std::span<const int32_t> ids, int64_t position) const {
     const auto n = static_cast<int64_t>(ids.size());
     if (n > context_length() - position)
         throw_error(ErrorCode::kContextOverflow, n, " tokens behind ", position,
@@ -107,33 +100,34 @@ void Session::State::check_ids(std::span<const int32_t> ids, int64_t position) c
     }
 }
 
-void Session::State::forward(std::span<const int32_t> ids, std::span<const int64_t> logit_rows,
-                             float* out, ForwardTrace* trace) {
+void SessionState::forward(std::span<const int32_t> ids, std::span<const int64_t> logit_rows,
+                           float* out, ForwardTrace* trace, const std::atomic<bool>* stop) {
     if (engine->reference) {
         engine->reference->forward(std::get<ReferenceCache>(cache), length(), ids, logit_rows, out,
                                    trace);
     } else {
-        Exec exec{engine->pool, scratch, engine->isa};
+        Exec exec{engine->pool, scratch, engine->isa, stop};
         engine->model->forward(exec, std::get<KvCache>(cache), length(), ids, logit_rows, out,
                                trace);
     }
 }
 
-void Session::State::take_chunk(std::span<const int32_t> ids, bool last,
-                                const PrefillOptions& options) {
+void SessionState::take_chunk(std::span<const int32_t> ids, bool last,
+                              const PrefillOptions& options, const std::atomic<bool>* stop) {
     has_logits = false;
     if (options.trace_request != nullptr) {
-        take_traced_chunk(ids, last, *options.trace_request, *options.trace);
+        take_traced_chunk(ids, last, *options.trace_request, *options.trace, stop);
     } else {
         const int64_t last_row = static_cast<int64_t>(ids.size()) - 1;
-        forward(ids, {&last_row, last ? size_t{1} : size_t{0}}, logits.data(), nullptr);
+        forward(ids, {&last_row, last ? size_t{1} : size_t{0}}, logits.data(), nullptr, stop);
     }
     tokens.insert(tokens.end(), ids.begin(), ids.end());
     has_logits = last;
 }
 
-void Session::State::take_traced_chunk(std::span<const int32_t> ids, bool last,
-                                       const TraceRequest& request, Trace& trace) {
+void SessionState::take_traced_chunk(std::span<const int32_t> ids, bool last,
+                                     const TraceRequest& request, Trace& trace,
+                                     const std::atomic<bool>* stop) {
     const int64_t begin = length();
     const auto n = static_cast<int64_t>(ids.size());
     std::vector<int64_t> rows;
@@ -150,7 +144,7 @@ void Session::State::take_traced_chunk(std::span<const int32_t> ids, bool last,
     const auto vocab = config().vocab_size;
     std::vector<float> out(logit_rows.size() * static_cast<size_t>(vocab));
     ForwardTrace t = make_forward_trace(request, std::move(rows), config().index_topk);
-    forward(ids, logit_rows, out.data(), &t);
+    forward(ids, logit_rows, out.data(), &t, stop);
     if (last) std::copy(out.end() - vocab, out.end(), logits.begin());
     out.resize(traced * static_cast<size_t>(vocab));
     append(trace.logits, out);
@@ -161,116 +155,109 @@ void Session::State::take_traced_chunk(std::span<const int32_t> ids, bool last,
     if (request.index_scores) append_index_scores(trace, t, config().num_hidden_layers);
 }
 
-int64_t Session::State::take(std::span<const int32_t> ids, const PrefillOptions& options) {
+int64_t SessionState::take(std::span<const int32_t> ids, const PrefillOptions& options) {
     DSA_CHECK((options.trace_request == nullptr) == (options.trace == nullptr),
               "prefill: trace and trace_request are given together or not at all");
     check_ids(ids, length());
     const auto total = static_cast<int64_t>(ids.size());
     const int64_t chunk = engine->options.prefill_chunk;
     for (int64_t done = 0; done < total;) {
+        check_open();
+        if (cancelled.load()) throw_error(ErrorCode::kCancelled, "cancelled");
         const int64_t n = std::min(chunk, total - done);
         take_chunk(ids.subspan(static_cast<size_t>(done), static_cast<size_t>(n)),
-                   done + n == total, options);
+                   done + n == total, options, &cancelled);
         done += n;
         if (options.on_progress && !options.on_progress(done, total)) return done;
     }
     return total;
 }
 
-Session::Session(std::unique_ptr<State> state) : state_(std::move(state)) {}
+// Throws unless the engine is open.
+void SessionState::check_open() const {
+    if (engine->closed.load())
+        throw_error(ErrorCode::kClosed, "the engine of this session was closed");
+}
+
+void SessionState::rewind(int64_t n) {
+    DSA_CHECK(n >= 0 && n <= length(), "rewind to ", n, " tokens, expected 0 to ", length());
+    if (n < length()) has_logits = false;
+    tokens.resize(static_cast<size_t>(n));
+}
+
+int64_t SessionState::take_turn(std::span<const int32_t> ids, const PrefillOptions& options) {
+    DSA_CHECK(!ids.empty(), "take_turn: no tokens");
+    check_ids(ids, 0);
+    const auto common = std::mismatch(tokens.begin(), tokens.end(), ids.begin(), ids.end()).first;
+    auto kept = static_cast<int64_t>(common - tokens.begin());
+    const auto total = static_cast<int64_t>(ids.size());
+    if (kept == total && (total < length() || !has_logits)) --kept;  // for its logits
+    rewind(kept);
+    take(ids.subspan(static_cast<size_t>(kept)), options);
+    return kept;
+}
+
+std::span<const float> SessionState::current_logits() const {
+    if (!has_logits) return {};
+    return logits;
+}
+
+Session::Session(std::unique_ptr<SessionState> state) : state_(std::move(state)) {}
 Session::~Session() = default;
 Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 
+SessionState& Session::state() const {
+    DSA_CHECK(state_ != nullptr, "this session was moved from");
+    return *state_;
+}
+
 Session Engine::new_session() const {
-    return Session(std::make_unique<Session::State>(state_));
+    if (state().closed.load()) throw_error(ErrorCode::kClosed, "the engine was closed");
+    return Session(std::make_unique<SessionState>(state_));
 }
 
 std::span<const int32_t> Session::tokens() const {
-    return state_->tokens;
+    return state().tokens;
 }
 
 int64_t Session::context_length() const {
-    return state_->context_length();
-}
-
-void Session::rewind(int64_t n) {
-    DSA_CHECK(n >= 0 && n <= length(), "rewind to ", n, " tokens, expected 0 to ", length());
-    if (n < length()) state_->has_logits = false;
-    state_->tokens.resize(static_cast<size_t>(n));
-}
-
-int64_t Session::prefill(std::span<const int32_t> ids, const PrefillOptions& options) {
-    return state_->take(ids, options);
-}
-
-int64_t Session::take_turn(std::span<const int32_t> ids, const PrefillOptions& options) {
-    DSA_CHECK(!ids.empty(), "take_turn: no tokens");
-    state_->check_ids(ids, 0);
-    const auto& have = state_->tokens;
-    const auto common = std::mismatch(have.begin(), have.end(), ids.begin(), ids.end()).first;
-    auto kept = static_cast<int64_t>(common - have.begin());
-    const auto total = static_cast<int64_t>(ids.size());
-    if (kept == total && (total < length() || !state_->has_logits)) --kept;  // for its logits
-    rewind(kept);
-    prefill(ids.subspan(static_cast<size_t>(kept)), options);
-    return kept;
-}
-
-std::span<const float> Session::decode(int32_t id, const PrefillOptions& options) {
-    state_->take({&id, 1}, options);
-    return logits();
+    return state().context_length();
 }
 
 std::span<const float> Session::logits() const {
-    if (!state_->has_logits) return {};
-    return state_->logits;
+    return state().current_logits();
+}
+
+void Session::cancel() const {
+    state().cancelled.store(true);
+}
+
+void Session::rewind(int64_t n) {
+    const Call call(state());
+    state().rewind(n);
+}
+
+int64_t Session::prefill(std::span<const int32_t> ids, const PrefillOptions& options) {
+    const Call call(state());
+    return state().take(ids, options);
+}
+
+int64_t Session::take_turn(std::span<const int32_t> ids, const PrefillOptions& options) {
+    const Call call(state());
+    return state().take_turn(ids, options);
+}
+
+std::span<const float> Session::decode(int32_t id, const PrefillOptions& options) {
+    const Call call(state());
+    state().take({&id, 1}, options);
+    return state().current_logits();
 }
 
 GenerateResult Session::generate(const GenerateOptions& options,
                                  const std::function<bool(const GeneratedToken&)>& on_token) {
-    DSA_CHECK(!logits().empty(), "generate: the session has no logits; take tokens in first");
-    DSA_CHECK(options.max_tokens >= 0, "generate: max_tokens is ", options.max_tokens,
-              ", expected >= 0");
-    const std::vector<int32_t>& ends =
-        options.stop_ids.empty() ? state_->config().eos_token_ids : options.stop_ids;
-    const Tokenizer* tokenizer = state_->engine->tokenizer.get();
-    std::optional<StreamDecoder> text;
-    if (tokenizer != nullptr) text.emplace(*tokenizer);
-    // A vocabulary may be padded beyond the tokenizer's pieces: nothing there can be shown.
-    const size_t candidates =
-        tokenizer == nullptr
-            ? logits().size()
-            : std::min(logits().size(), static_cast<size_t>(tokenizer->vocab_size()));
-    Sampler sampler(options.sampling);
-    GenerateResult result;
-    const auto emit = [&](int32_t id, const std::string& piece) {
-        result.text += piece;
-        return !on_token || on_token({id, piece});
-    };
-    for (;;) {
-        if (length() == context_length()) {
-            result.reason = StopReason::kContextFull;
-            break;
-        }
-        const int32_t id = sampler.sample(logits().first(candidates), tokens());
-        const bool end =
-            !options.ignore_eos && std::find(ends.begin(), ends.end(), id) != ends.end();
-        result.ids.push_back(id);
-        const bool go_on = end || emit(id, text ? text->push(id) : std::string());
-        decode(id);
-        if (end || !go_on) {
-            result.reason = end ? StopReason::kEndToken : StopReason::kCallback;
-            break;
-        }
-        if (static_cast<int64_t>(result.ids.size()) == options.max_tokens) {
-            result.reason = StopReason::kMaxTokens;
-            break;
-        }
-    }
-    const std::string rest = text ? text->finish() : std::string();
-    if (!rest.empty()) emit(result.ids.back(), rest);
-    return result;
+    const Call call(state());
+    return state().generate(options, on_token);
 }
 
 }  // namespace dsa

@@ -6,6 +6,8 @@
 
 namespace dsa {
 
+Tokenizer::~Tokenizer() = default;
+
 int32_t Tokenizer::special_id(std::string_view piece) const {
     const std::optional<int32_t> id = find_special(piece);
     if (!id) {

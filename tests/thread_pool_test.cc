@@ -208,6 +208,30 @@ TEST(ThreadPool, RegionsOfDifferentCallersDoNotOverlap) {
 }
 
 // An exception reaches the caller whose region threw it, and no other.
+TEST(ThreadPool, ALeaseKeepsOthersOut) {
+    ThreadPool pool(2);
+    int64_t counter = 0;  // what the lease guards
+    const auto caller = [&] {
+        for (int round = 0; round < 200; ++round) {
+            const ThreadPool::Lease lease(pool);
+            const int64_t before = counter;
+            for (int region = 0; region < 3; ++region) {
+                std::atomic<int64_t> sum{0};
+                pool.parallel_for(10, [&](int64_t begin, int64_t end, int) { sum += end - begin; });
+                EXPECT_EQ(sum.load(), 10);
+                EXPECT_EQ(counter, before);
+            }
+            ++counter;
+        }
+    };
+    std::vector<std::thread> callers;
+    for (int i = 0; i < 4; ++i) callers.emplace_back(caller);
+    for (std::thread& thread : callers) thread.join();
+    EXPECT_EQ(counter, 800);
+    // A region without a lease, behind one.
+    pool.parallel_for(10, [](int64_t, int64_t, int) {});
+}
+
 TEST(ThreadPool, ExceptionsOfDifferentCallersAreKeptApart) {
     ThreadPool pool(2);
     constexpr int kCallers = 3;

@@ -15,6 +15,9 @@ enum class ErrorCode {
     kUnsupported,      // a valid model or option that this build does not implement
     kContextOverflow,  // more tokens than the context holds
     kOutOfMemory,      // the memory plan does not fit
+    kBusy,             // the session is in a call already, on another thread or in a callback
+    kCancelled,        // Session::cancel() stopped the call
+    kClosed,           // the engine was closed
     kInternal,         // a broken invariant of the library itself
 };
 
@@ -24,6 +27,7 @@ const char* to_string(ErrorCode code);
 class Error : public std::runtime_error {
   public:
     Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
+    ~Error() override;
     ErrorCode code() const { return code_; }
 
   private:

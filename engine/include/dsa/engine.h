@@ -10,7 +10,8 @@
 //   });
 //
 // Engine is immutable once open and may be shared by any number of threads; a Session is one
-// timeline for one thread at a time. Errors are thrown as dsa::Error. The library prints nothing.
+// timeline for one thread at a time. Errors are thrown as dsa::Error. The library prints nothing,
+// reads no environment but DSA_ISA, and neither installs signal handlers nor ends the program.
 
 #include <cstdint>
 #include <filesystem>
@@ -70,10 +71,15 @@ class Engine {
     const Tokenizer& tokenizer() const;
     bool has_tokenizer() const;
 
-    // The session keeps the engine's data alive.
+    // The session keeps the engine's data alive, so that it may outlive this object.
     Session new_session() const;
 
+    // Ends all sessions, on whatever threads they are: a call in progress stops with kClosed before
+    // its next chunk or token, later ones throw kClosed. What was computed can still be read.
+    void close() const;
+
   private:
+    const struct EngineState& state() const;
     std::shared_ptr<const struct EngineState> state_;
 };
 

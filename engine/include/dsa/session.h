@@ -3,7 +3,12 @@
 //
 // Logits, hidden states and selections are those of the model's forward pass; none depends on how
 // the tokens were cut into calls (docs/numerics.md). A session is movable, and keeps what it needs
-// of the engine alive. After an error the session still holds the tokens it had before the call.
+// of the engine alive. After an error the session still holds the tokens it had before the call,
+// and after kCancelled and kClosed those of the chunks that were done.
+//
+// A call while another one is in progress (on a second thread, or in a callback) throws kBusy;
+// cancel() alone may come from any thread. tokens(), length() and logits() may be read in a
+// callback. All calls on an object that was moved from throw kInvalidArgument.
 
 #include <cstdint>
 #include <functional>
@@ -57,7 +62,7 @@ struct GeneratedToken {
     std::string_view text;  // whole UTF-8 characters that became complete with this token
 };
 
-enum class StopReason { kEndToken, kMaxTokens, kContextFull, kCallback };
+enum class StopReason { kEndToken, kMaxTokens, kContextFull, kCallback, kCancelled };
 
 struct GenerateOptions {
     SamplingParams sampling{};
@@ -105,16 +110,22 @@ class Session {
 
     // Samples until a stop; needs logits. Each token is taken in before the next is sampled, the
     // last one too, end tokens included, so that tokens() is the whole text; but nothing beyond the
-    // context. The callback may return false to stop. Same seed, build, ISA, precision and CPU
+    // context. The callback may return false to stop; what it throws comes out of generate(), and
+    // the token it was called with is not taken in. Same seed, build, ISA, precision and CPU
     // model give the same text.
     GenerateResult generate(const GenerateOptions& options,
                             const std::function<bool(const GeneratedToken&)>& on_token = {});
 
+    // Stops the call in progress, from any thread: a prefill, take_turn or decode throws kCancelled
+    // before its next layer, generate returns with that reason before its next token. Without a
+    // call in progress it does nothing.
+    void cancel() const;
+
   private:
     friend class Engine;
-    struct State;
-    explicit Session(std::unique_ptr<State> state);
-    std::unique_ptr<State> state_;
+    explicit Session(std::unique_ptr<struct SessionState> state);
+    struct SessionState& state() const;
+    std::unique_ptr<struct SessionState> state_;
 };
 
 }  // namespace dsa

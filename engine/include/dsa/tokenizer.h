@@ -17,7 +17,7 @@ namespace dsa {
 
 class Tokenizer {
   public:
-    virtual ~Tokenizer() = default;
+    virtual ~Tokenizer();
 
     virtual int64_t vocab_size() const = 0;
     // No begin or end token is added. Any bytes are allowed.
