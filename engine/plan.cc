@@ -12,6 +12,24 @@ namespace {
 
 constexpr int64_t kDefaultContext = 32768;
 constexpr int kMaxThreads = 1024;
+constexpr double kCountable = 0x1p56;  // products below this add up to bytes within int64
+
+// The bounds of the config's fields keep all sizes but these few products within int64, and a
+// checkpoint cannot be larger than its files; options and a ModelInfo made by hand can ask for
+// more.
+void check_countable(const ModelConfig& c, const EngineOptions& o) {
+    const auto real = [](int64_t n) { return static_cast<double>(n); };
+    const double shared = real(c.moe_intermediate_size) * real(c.n_shared_experts);
+    const double widest = std::max({real(c.hidden_size), real(c.q_lora_rank), shared,
+                                    real(c.intermediate_size), real(c.moe_intermediate_size)});
+    const double rows = real(o.prefill_chunk) * real(std::max<int64_t>(1, c.num_experts_per_tok));
+    const double weights = real(c.num_hidden_layers) * widest * real(c.hidden_size) *
+                           real(std::max<int64_t>(1, c.n_routed_experts));
+    if (rows * widest < kCountable && (!o.reference || weights < kCountable)) return;
+    throw_error(ErrorCode::kOutOfMemory, "a prefill chunk of ", o.prefill_chunk, " tokens with ",
+                c.num_experts_per_tok, " experts a token (num_experts_per_tok) and rows of ",
+                widest, " values needs more memory than there are addresses");
+}
 
 }  // namespace
 
@@ -47,6 +65,7 @@ EngineOptions resolve_options(const ModelConfig& config, const EngineOptions& re
 MemoryPlan plan_memory(const ModelInfo& info, const EngineOptions& options) {
     const ModelConfig& config = info.config;
     const EngineOptions o = resolve_options(config, options);
+    check_countable(config, o);
     MemoryPlan plan;
     plan.context_length = o.context_length;
     plan.weights = info.weight_bytes;

@@ -5,11 +5,17 @@
 #include <limits>
 #include <utility>
 
+#include "base/utf8.h"
 #include "dsa/error.h"
-#include "engine/utf8.h"
 
 namespace dsa {
 namespace {
+
+// Of everything but pieces: the library takes some twenty times as much memory for a list of empty
+// strings as the file does.
+constexpr size_t kMaxSettingsBytes = size_t{4} << 20;
+// The library goes back through unused pieces by recursion, one call a merge.
+constexpr size_t kMaxPieceBytes = 1024;
 
 enum class Wire : uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
 
@@ -120,6 +126,9 @@ Piece scan_piece(std::string_view message, const std::string& where) {
         }
     }
     if (piece.text.empty()) reader.fail("the piece is empty");
+    if (piece.text.size() > kMaxPieceBytes)
+        reader.fail("the piece has " + std::to_string(piece.text.size()) +
+                    " bytes, expected at most " + std::to_string(kMaxPieceBytes));
     // The library's tries take pieces as NUL-terminated, whole UTF-8 characters.
     for (std::string_view rest = piece.text; !rest.empty();) {
         const Utf8Unit unit = next_utf8(rest);
@@ -158,13 +167,20 @@ void check_message(std::string_view message, const std::string& where) {
 
 }  // namespace
 
-SentencePieceModel scan_sentencepiece_model(std::string_view model, const std::string& file) {
+SentencePieceModel scan_sentencepiece_model(std::string_view model, const std::string& file,
+                                            int64_t max_pieces) {
     SentencePieceModel scan;
+    size_t settings = 0;
     MessageReader reader(model, file);
     for (Field field; reader.next(field);) {
         if (field.number >= 1 && field.number <= 5) reader.expect(field, Wire::kBytes);
+        if (field.number != 1) settings += field.bytes.size();
+        if (settings > kMaxSettingsBytes)
+            reader.fail("more than " + std::to_string(kMaxSettingsBytes) +
+                        " bytes beside the pieces");
         switch (field.number) {
             case 1:
+                if (++scan.num_pieces > max_pieces) break;
                 scan.pieces.push_back(scan_piece(
                     field.bytes, file + ": piece " + std::to_string(scan.pieces.size())));
                 break;

@@ -8,9 +8,9 @@
 #include <utility>
 
 #include "base/mapped_file.h"
+#include "base/utf8.h"
 #include "dsa/error.h"
 #include "engine/sentencepiece_model.h"
-#include "engine/utf8.h"
 
 namespace dsa {
 namespace {
@@ -237,9 +237,9 @@ std::unique_ptr<const Tokenizer> open_sentencepiece_tokenizer(const std::filesys
                     " bytes, expected at most ", kMaxModelBytes);
     }
     const std::string_view model(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    SentencePieceModel scan = scan_sentencepiece_model(model, file.string());
-    if (static_cast<int64_t>(scan.pieces.size()) > vocab_size) {
-        throw_error(ErrorCode::kInvalidModel, file.string(), ": ", scan.pieces.size(),
+    SentencePieceModel scan = scan_sentencepiece_model(model, file.string(), vocab_size);
+    if (scan.num_pieces > vocab_size) {
+        throw_error(ErrorCode::kInvalidModel, file.string(), ": ", scan.num_pieces,
                     " pieces, expected at most the model's vocab_size of ", vocab_size);
     }
     return std::make_unique<SentencePieceTokenizer>(model, std::move(scan), file.string());
