@@ -20,15 +20,21 @@ constexpr double kCountable = 0x1p56;  // products below this add up to bytes wi
 void check_countable(const ModelConfig& c, const EngineOptions& o) {
     const auto real = [](int64_t n) { return static_cast<double>(n); };
     const double shared = real(c.moe_intermediate_size) * real(c.n_shared_experts);
-    const double widest = std::max({real(c.hidden_size), real(c.q_lora_rank), shared,
-                                    real(c.intermediate_size), real(c.moe_intermediate_size)});
-    const double rows = real(o.prefill_chunk) * real(std::max<int64_t>(1, c.num_experts_per_tok));
-    const double weights = real(c.num_hidden_layers) * widest * real(c.hidden_size) *
-                           real(std::max<int64_t>(1, c.n_routed_experts));
-    if (rows * widest < kCountable && (!o.reference || weights < kCountable)) return;
-    throw_error(ErrorCode::kOutOfMemory, "a prefill chunk of ", o.prefill_chunk, " tokens with ",
-                c.num_experts_per_tok, " experts a token (num_experts_per_tok) and rows of ",
-                widest, " values needs more memory than there are addresses");
+    const double hidden = real(c.hidden_size);
+    const double tokens = real(o.prefill_chunk);
+    const double experts = real(std::max<int64_t>(1, c.n_routed_experts));
+    const double rows = tokens * real(std::max<int64_t>(1, c.num_experts_per_tok));
+    const double routed = rows * std::max(hidden, real(c.moe_intermediate_size));
+    const double weights =
+        real(c.num_hidden_layers) * hidden *
+        std::max({real(c.intermediate_size), shared, experts * real(c.moe_intermediate_size)});
+    const double largest = std::max({routed, tokens * shared, o.reference ? weights : 0.0});
+    if (largest < kCountable) return;
+    throw_error(ErrorCode::kOutOfMemory, "needs more memory than can be counted: ", largest,
+                " values for a prefill chunk of ", o.prefill_chunk, " tokens, hidden_size ",
+                c.hidden_size, ", moe_intermediate_size ", c.moe_intermediate_size,
+                ", n_routed_experts ", c.n_routed_experts, ", num_experts_per_tok ",
+                c.num_experts_per_tok);
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ namespace {
 constexpr size_t kMaxSettingsBytes = size_t{4} << 20;
 // The library goes back through unused pieces by recursion, one call a merge.
 constexpr size_t kMaxPieceBytes = 1024;
+constexpr uint32_t kSelfTestData = 4;
 
 enum class Wire : uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
 
@@ -57,6 +58,8 @@ class MessageReader {
         fail("field " + std::to_string(field.number) + " has the unknown wire type " +
              std::to_string(tag & 7));
     }
+
+    size_t left() const { return rest_.size(); }
 
     // Throws unless a field whose meaning we know has the wire type that it is written with.
     void expect(const Field& field, Wire wire) const {
@@ -172,7 +175,11 @@ SentencePieceModel scan_sentencepiece_model(std::string_view model, const std::s
     SentencePieceModel scan;
     size_t settings = 0;
     MessageReader reader(model, file);
+    size_t begin = 0;
     for (Field field; reader.next(field);) {
+        const size_t end = model.size() - reader.left();
+        if (field.number != kSelfTestData) scan.bytes += model.substr(begin, end - begin);
+        begin = end;
         if (field.number >= 1 && field.number <= 5) reader.expect(field, Wire::kBytes);
         if (field.number != 1) settings += field.bytes.size();
         if (settings > kMaxSettingsBytes)
@@ -191,7 +198,7 @@ SentencePieceModel scan_sentencepiece_model(std::string_view model, const std::s
                 scan.add_dummy_prefix =
                     scan_normalizer(field.bytes, file + ": normalizer_spec", scan.add_dummy_prefix);
                 break;
-            case 4:
+            case kSelfTestData:
                 check_message(field.bytes, file + ": self_test_data");
                 break;
             case 5:

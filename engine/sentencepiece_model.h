@@ -33,6 +33,8 @@ struct SentencePieceModel {
     std::vector<Piece> pieces;     // at most max_pieces
     int64_t num_pieces = 0;        // that the file has
     bool add_dummy_prefix = true;  // the format's default
+    // The file without its samples, which the library tokenises when it loads them, and prints.
+    std::string bytes;
 };
 
 // Throws kInvalidModel for a damaged file, kUnsupported for a precompiled normalisation table;

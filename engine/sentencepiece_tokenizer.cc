@@ -67,9 +67,9 @@ void load(sentencepiece::SentencePieceProcessor& processor, std::string_view mod
 
 class SentencePieceTokenizer final : public Tokenizer {
   public:
-    SentencePieceTokenizer(std::string_view model, SentencePieceModel scan, const std::string& file)
+    SentencePieceTokenizer(SentencePieceModel scan, const std::string& file)
         : pieces_(std::move(scan.pieces)) {
-        load(processor_, model, file);
+        load(processor_, scan.bytes, file);
         if (static_cast<size_t>(processor_.GetPieceSize()) != pieces_.size()) {
             throw_error(ErrorCode::kInvalidModel, file, ": the library finds ",
                         processor_.GetPieceSize(), " pieces, expected ", pieces_.size());
@@ -77,7 +77,7 @@ class SentencePieceTokenizer final : public Tokenizer {
         if (scan.add_dummy_prefix) {
             // A message field that appears again is merged, its scalars replaced.
             constexpr std::string_view kNoDummyPrefix("\x1a\x02\x18\x00", 4);
-            load(continuation_, std::string(model) += kNoDummyPrefix, file);
+            load(continuation_, scan.bytes += kNoDummyPrefix, file);
         }
         add_dummy_prefix_ = scan.add_dummy_prefix;
         classify(file);
@@ -242,7 +242,7 @@ std::unique_ptr<const Tokenizer> open_sentencepiece_tokenizer(const std::filesys
         throw_error(ErrorCode::kInvalidModel, file.string(), ": ", scan.num_pieces,
                     " pieces, expected at most the model's vocab_size of ", vocab_size);
     }
-    return std::make_unique<SentencePieceTokenizer>(model, std::move(scan), file.string());
+    return std::make_unique<SentencePieceTokenizer>(std::move(scan), file.string());
 }
 
 }  // namespace dsa

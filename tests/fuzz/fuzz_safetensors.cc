@@ -1,6 +1,8 @@
 // The input is the beginning of model.safetensors, length and header; the data of the valid model
 // follow behind it. Whatever parses is bound, opened and run.
 
+#include <fstream>
+
 #include "fuzz/fuzz_target.h"
 
 namespace dsa::testing {
@@ -61,9 +63,11 @@ std::vector<std::string> dictionary() {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     using namespace dsa::testing;
-    std::string file(reinterpret_cast<const char*>(data), size);
-    file += fixture().data;
-    write_whole(fixture().dir / "model.safetensors", file);
+    {
+        std::ofstream file(fixture().dir / "model.safetensors", std::ios::binary);
+        file.write(reinterpret_cast<const char*>(data), static_cast<std::streamsize>(size));
+        file.write(fixture().data.data(), static_cast<std::streamsize>(fixture().data.size()));
+    }
     judge(fixture().dir.path());
     return 0;
 }

@@ -86,22 +86,28 @@ void add_fields(Mutations& list, const std::string& file, const Json& config) {
 void add_config_mutations(Mutations& list) {
     add_fields(list, kConfig, make_config(small_spec()));
     add_fields(list, kGeneration, small_generation_config());
-    const auto refused = [&](const char* pointer, const Json& value,
-                             std::vector<std::string> parts) {
-        add_value(list, kConfig, pointer, value, Expect::kRefused, std::move(parts));
+    // Values that must be refused in this way.
+    const auto refused = [&](const char* key, const Json& value, std::vector<std::string> parts) {
+        add_edit(
+            list, kConfig, std::string("must name ") + key + " of " + value.dump(),
+            [=](std::string& text) {
+                Json config = Json::parse(text);
+                config[key] = value;
+                text = config.dump();
+            },
+            Expect::kRefused, std::move(parts));
     };
-    refused("/num_hidden_layers", 0, {kConfig, "num_hidden_layers is 0, expected"});
-    refused("/num_hidden_layers", 1, {kLastShard, "layers.1", "belongs to layer 1"});
-    refused("/num_hidden_layers", 3, {"layers.2", "is missing"});
-    refused("/num_hidden_layers", 1024, {"layers.2", "is missing"});
-    refused("/vocab_size", 1 << 24,
-            {"embed_tokens.weight has shape [301, 80], expected [16777216"});
-    refused("/n_routed_experts", 1 << 16, {"is missing"});
-    refused("/hidden_size", UINT64_MAX, {"hidden_size is 18446744073709551615"});
-    refused("/eos_token_id", 301, {"eos_token_id is 301, expected an integer from 0 to 300"});
-    refused("/eos_token_id", Json::array({1, -1}), {"eos_token_id is [1,-1]"});
-    // As much as the memory plan must refuse by itself: no tensor has this size.
-    refused("/index_topk", 1 << 24, {"needs", "scratch"});
+    refused("num_hidden_layers", 0, {kConfig, "num_hidden_layers is 0, expected"});
+    refused("num_hidden_layers", 1, {kFirstShard, "layers.1.", "belongs to layer 1"});
+    refused("num_hidden_layers", 3, {"layers.2.", "is missing"});
+    refused("num_hidden_layers", 1024, {"layers.2.", "is missing"});
+    refused("vocab_size", 1 << 24, {"embed_tokens.weight has shape [301, 80], expected [16777216"});
+    refused("n_routed_experts", 1 << 16, {"gate.weight has shape [4, 80], expected [65536, 80]"});
+    refused("hidden_size", UINT64_MAX, {"hidden_size is 18446744073709551615"});
+    refused("eos_token_id", 301, {"eos_token_id is 301, expected an integer from 0 to 300"});
+    refused("eos_token_id", Json::array({1, -1}), {"eos_token_id is [1,-1]"});
+    // The memory plan alone can refuse it: no tensor has this size.
+    refused("index_topk", 1 << 24, {"needs", "scratch"});
 }
 
 }  // namespace dsa::testing
