@@ -146,9 +146,7 @@ int fuzz(const std::string& name, const Arguments& a) {
     return runs > 0 ? 0 : 1;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
     const Arguments a = parse(argc, argv);
     if (a.files.empty()) return fuzz(std::filesystem::path(argv[0]).filename().string(), a);
     for (const std::string& file : a.files) {
@@ -158,4 +156,15 @@ int main(int argc, char** argv) {
         std::printf("%s: %s\n", file.c_str(), last_outcome().c_str());
     }
     return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    try {
+        return run(argc, argv);
+    } catch (const std::exception& e) {
+        std::fprintf(stderr, "%s\n", e.what());
+    }
+    return 1;
 }
