@@ -28,8 +28,11 @@ test-asan:
 test-tsan:
 	@$(MAKE) --no-print-directory test PRESET=tsan
 
+# Everything in the release build, and the fuzz targets for ten minutes each in the asan build.
 test-all: build
 	@ctest --preset all
+	@$(MAKE) --no-print-directory build PRESET=asan
+	@ctest --preset asan-fuzz
 
 # Style and the short list of clang-tidy; CI runs it too.
 lint: lint-packages build

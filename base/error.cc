@@ -1,6 +1,16 @@
 #include "dsa/error.h"
 
+#include "base/printable.h"
+
 namespace dsa {
+namespace {
+
+constexpr size_t kMaxMessage = 2000;  // bytes, before control characters are escaped
+
+}  // namespace
+
+Error::Error(ErrorCode code, const std::string& message)
+    : std::runtime_error(printable(message, kMaxMessage)), code_(code) {}
 
 Error::~Error() = default;
 

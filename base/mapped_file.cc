@@ -13,6 +13,12 @@
 
 namespace dsa {
 
+bool has_entry(const std::filesystem::path& path) {
+    std::error_code ignored;
+    return std::filesystem::symlink_status(path, ignored).type() !=
+           std::filesystem::file_type::not_found;
+}
+
 MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
     // O_NONBLOCK: a named pipe is refused below, not waited for.
     const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);

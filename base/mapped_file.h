@@ -1,5 +1,7 @@
 #pragma once
-// A whole file mapped read-only. Owns the mapping; views into it live as long as it does.
+// A whole file mapped read-only. Owns the mapping; views into it live as long as it does. A file
+// that shrinks while it is mapped ends in SIGBUS at the next read of the lost pages, as with every
+// mapping: models are replaced by a rename, not rewritten in place.
 
 #include <cstddef>
 #include <cstdint>
@@ -7,6 +9,10 @@
 #include <span>
 
 namespace dsa {
+
+// Whether a folder has an entry of this name. True for a link that leads nowhere: a file that is
+// broken is not one that is absent, and opening it says what is wrong.
+bool has_entry(const std::filesystem::path& path);
 
 class MappedFile {
   public:

@@ -4,6 +4,8 @@
 #include <string>
 #include <utility>
 
+#include "base/mapped_file.h"
+#include "base/printable.h"
 #include "engine/checkpoint_binder.h"
 #include "engine/json.h"
 
@@ -16,13 +18,15 @@ namespace fs = std::filesystem;
 constexpr const char* kIndexName = "model.safetensors.index.json";
 constexpr const char* kSingleName = "model.safetensors";
 constexpr size_t kMaxNotInIndexWarnings = 20;
+constexpr size_t kMaxFileName = 255;  // of Linux file systems
 
 using WeightMap = std::map<std::string, std::string>;  // tensor to shard
 
 // A shard lies in the model's own folder, whatever the index says.
 bool is_plain_file_name(const std::string& name) {
-    return !name.empty() && name.find('/') == std::string::npos &&
-           name.find("..") == std::string::npos && name != ".";
+    return !name.empty() && name.size() <= kMaxFileName && name.find('/') == std::string::npos &&
+           name.find('\0') == std::string::npos && name.find("..") == std::string::npos &&
+           name != ".";
 }
 
 WeightMap read_index(const fs::path& path) {
@@ -30,11 +34,12 @@ WeightMap read_index(const fs::path& path) {
     const JsonFields index(json, path.string());
     if (!index.has("weight_map")) index.fail("weight_map", "an object of tensors and their files");
     const Json& weight_map = *index.find("weight_map");
-    const JsonFields map_fields(weight_map, path.string(), "weight_map.");
+    if (!weight_map.is_object()) index.fail("weight_map", "an object of tensors and their files");
     WeightMap result;
     for (const auto& [tensor, shard] : weight_map.items()) {
         if (!shard.is_string() || !is_plain_file_name(shard.get<std::string>()))
-            map_fields.fail(tensor.c_str(), "the name of a file in the same folder");
+            throw_error(ErrorCode::kInvalidModel, path.string(), ": weight_map.", tensor, " is ",
+                        describe(shard), ", expected the name of a file in the same folder");
         result.emplace(tensor, shard.get<std::string>());
     }
     if (result.empty()) index.fail("weight_map", "at least one tensor");
@@ -42,9 +47,8 @@ WeightMap read_index(const fs::path& path) {
 }
 
 SafetensorsFile open_shard(const fs::path& model, const std::string& name) {
-    std::error_code ignored;
     const fs::path path = model / name;
-    if (!fs::exists(path, ignored))
+    if (!has_entry(path))
         throw_error(ErrorCode::kNotFound, path.string(), ": no such file, ", kIndexName,
                     " expects it");
     return SafetensorsFile(path);
@@ -54,29 +58,29 @@ SafetensorsFile open_shard(const fs::path& model, const std::string& name) {
 // model.
 void warn_not_in_index(const SafetensorsFile& file, const std::string& shard, const WeightMap& map,
                        std::vector<std::string>& warnings) {
+    const std::string shown_shard = printable(shard);
     size_t count = 0;
     for (const auto& [name, tensor] : file.tensors()) {
         const auto it = map.find(name);
         if (it != map.end() && it->second == shard) continue;
         if (++count <= kMaxNotInIndexWarnings)
             warnings.push_back(
-                "tensor " + name + " of " + shard + " is not used: " + kIndexName +
-                (it == map.end() ? " does not list it" : " has it in " + it->second));
+                "tensor " + printable(name) + " of " + shown_shard + " is not used: " + kIndexName +
+                (it == map.end() ? " does not list it" : " has it in " + printable(it->second)));
     }
     if (count > kMaxNotInIndexWarnings)
         warnings.push_back("and " + std::to_string(count - kMaxNotInIndexWarnings) +
-                           " more tensors of " + shard + " that are not in the index");
+                           " more tensors of " + shown_shard + " that are not in the index");
 }
 
 // Opens all files of a model; each tensor comes from the file that the index names.
 TensorTable open_files(const fs::path& model, std::vector<SafetensorsFile>& files,
                        std::vector<std::string>& warnings) {
-    std::error_code ignored;
     TensorTable table;
     const fs::path index_path = model / kIndexName;
-    if (!fs::exists(index_path, ignored)) {
+    if (!has_entry(index_path)) {
         const fs::path single = model / kSingleName;
-        if (!fs::exists(single, ignored))
+        if (!has_entry(single))
             throw_error(ErrorCode::kNotFound, model.string(), ": no weights, expected ", kIndexName,
                         " or ", kSingleName);
         files.emplace_back(single);
@@ -103,10 +107,9 @@ TensorTable open_files(const fs::path& model, std::vector<SafetensorsFile>& file
 }  // namespace
 
 Checkpoint::Checkpoint(const fs::path& model) {
-    std::error_code ignored;
     info_.path = model.string();
     info_.config = read_config(model);
-    info_.has_tokenizer = fs::exists(model / "tokenizer.model", ignored);
+    info_.has_tokenizer = has_entry(model / "tokenizer.model");
     TensorTable table = open_files(model, files_, info_.warnings);
     CheckpointBinder(*this, table).bind();
 }

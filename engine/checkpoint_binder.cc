@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/memory_info.h"
+#include "base/printable.h"
 #include "base/tensor_view.h"
 #include "dsa/error.h"
 
@@ -45,6 +47,10 @@ void CheckpointBinder::bind() {
     walk();
     finish_info();
     warn_unused();
+    if (const int64_t available = available_memory(); copy_bytes_ > available)
+        throw_error(ErrorCode::kOutOfMemory, checkpoint_.info_.path, ": needs ", copy_bytes_,
+                    " bytes for copies of tensors that are not aligned, or widened, but only ",
+                    available, " are available");
     checkpoint_.copies_ = AlignedBuffer(copy_bytes_);
     checking_ = false;
     walk();
@@ -52,12 +58,10 @@ void CheckpointBinder::bind() {
 
 void CheckpointBinder::check_layer_numbers() const {
     const int64_t limit = config_.num_hidden_layers + config_.num_nextn_predict_layers;
-    const TensorTable::value_type* first =
-        nullptr;  // by name, so that the message is always the same
-    for (const auto& item : tensors_)
-        if (layer_number(item.first) >= limit && (!first || item.first < first->first))
-            first = &item;
-    if (first != nullptr)
+    const auto first = std::find_if(tensors_.begin(), tensors_.end(), [&](const auto& item) {
+        return layer_number(item.first) >= limit;
+    });
+    if (first != tensors_.end())
         wrong(first->first, "belongs to layer " + std::to_string(layer_number(first->first)),
               "fewer than " + std::to_string(limit) + " layers (num_hidden_layers " +
                   std::to_string(config_.num_hidden_layers) + " + num_nextn_predict_layers " +
@@ -116,14 +120,13 @@ void CheckpointBinder::warn_unused() {
     std::vector<std::string> unused;
     for (const auto& [name, entry] : tensors_)
         if (!entry.bound) unused.push_back(name);
-    std::sort(unused.begin(), unused.end());
     auto& warnings = checkpoint_.info_.warnings;
     for (size_t i = 0; i < std::min(unused.size(), kMaxUnusedWarnings); ++i) {
         const std::string& name = unused[i];
         const auto weight = name.size() > 10 && name.ends_with("_scale_inv")
                                 ? tensors_.find(name.substr(0, name.size() - 10))
                                 : tensors_.end();
-        warnings.push_back("tensor " + name + " is not used" +
+        warnings.push_back("tensor " + printable(name) + " is not used" +
                            (weight != tensors_.end() && weight->second.bound
                                 ? ": " + weight->first + " is " + weight->second.tensor->dtype
                                 : ""));

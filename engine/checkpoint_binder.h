@@ -8,7 +8,6 @@
 #include <filesystem>
 #include <map>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "base/dtypes.h"
@@ -22,7 +21,8 @@ struct TensorEntry {
     const std::filesystem::path* file = nullptr;
     bool bound = false;
 };
-using TensorTable = std::unordered_map<std::string, TensorEntry>;
+// Ordered: names come from a file, and a hash table can be given names that all collide.
+using TensorTable = std::map<std::string, TensorEntry>;
 
 class CheckpointBinder {
   public:

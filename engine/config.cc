@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "attention/attention.h"
+#include "base/mapped_file.h"
 #include "engine/checkpoint.h"
 #include "engine/json.h"
 #include "gemm/weight.h"
@@ -225,7 +226,7 @@ ModelConfig read_config(const fs::path& model) {
     if (!fs::is_directory(model, ignored))
         throw_error(ErrorCode::kNotFound, model.string(), ": no such model folder");
     const fs::path path = model / "config.json";
-    if (!fs::exists(path, ignored))
+    if (!has_entry(path))
         throw_error(ErrorCode::kNotFound, model.string(),
                     ": not a checkpoint folder, it has no config.json");
 
@@ -242,7 +243,7 @@ ModelConfig read_config(const fs::path& model) {
     read_token_ids(f, c);
 
     const fs::path generation_path = model / "generation_config.json";
-    if (fs::exists(generation_path, ignored)) {
+    if (has_entry(generation_path)) {
         const Json generation = read_json_file(generation_path);
         read_generation_config(JsonFields(generation, generation_path.string()), c);
     }

@@ -1,5 +1,6 @@
 #include "engine/json.h"
 
+#include <algorithm>
 #include <set>
 #include <utility>
 
@@ -41,8 +42,12 @@ Json parse_json(std::string_view text, const std::string& source) {
     if (text.find('\0') != std::string_view::npos)  // the parser takes it for the end
         throw_error(ErrorCode::kInvalidModel, source, ": not valid JSON: it holds a zero byte");
     std::vector<std::set<std::string>> keys;  // of the objects that are open
+    int64_t values = 0;
     const auto check = [&](int depth, Json::parse_event_t event, const Json& parsed) {
         using Event = Json::parse_event_t;
+        if (++values > kMaxJsonValues)
+            throw_error(ErrorCode::kInvalidModel, source, ": JSON of more than ", kMaxJsonValues,
+                        " keys and values");
         if (event == Event::object_start || event == Event::array_start) {
             if (depth >= kMaxJsonDepth)
                 throw_error(ErrorCode::kInvalidModel, source, ": JSON nested deeper than ",
@@ -72,9 +77,19 @@ Json read_json_file(const std::filesystem::path& path) {
 }
 
 std::string describe(const Json& value) {
-    if (value.is_structured() && value.size() > kMaxElements)
-        return (value.is_array() ? "a list of " : "an object of ") + std::to_string(value.size());
-    if (value.is_object()) return "an object";
+    if (value.is_object())
+        return value.size() > kMaxElements ? "an object of " + std::to_string(value.size())
+                                           : "an object";
+    if (value.is_string() && value.get_ref<const std::string&>().size() > kMaxShown)
+        return describe(Json(value.get_ref<const std::string&>().substr(0, kMaxShown)));
+    // What a list holds is shown where that is short too.
+    if (value.is_array() && (value.size() > kMaxElements ||
+                             std::any_of(value.begin(), value.end(), [](const Json& element) {
+                                 return element.is_structured() ||
+                                        (element.is_string() &&
+                                         element.get_ref<const std::string&>().size() > kMaxShown);
+                             })))
+        return "a list of " + std::to_string(value.size());
     return shorten(value.dump(-1, ' ', true, Json::error_handler_t::replace), kMaxShown);
 }
 

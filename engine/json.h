@@ -18,6 +18,9 @@ using Json = nlohmann::json;
 
 inline constexpr int64_t kMaxJsonBytes = 100'000'000;  // the limit of a safetensors header
 inline constexpr int kMaxJsonDepth = 32;
+// Keys, values, lists and objects of one text: bounds the memory of the parsed form, where a value
+// of two bytes of text takes up to a hundred. A header of 100,000 tensors has 1.5 million.
+inline constexpr int64_t kMaxJsonValues = int64_t{1} << 21;
 
 // `source` names the text in errors. Refuses duplicate keys.
 Json parse_json(std::string_view text, const std::string& source);

@@ -12,6 +12,30 @@ namespace {
 
 constexpr int64_t kDefaultContext = 32768;
 constexpr int kMaxThreads = 1024;
+constexpr double kCountable = 0x1p56;  // products below this add up to bytes within int64
+
+// The bounds of the config's fields keep all sizes but these few products within int64, and a
+// checkpoint cannot be larger than its files; options and a ModelInfo made by hand can ask for
+// more.
+void check_countable(const ModelConfig& c, const EngineOptions& o) {
+    const auto real = [](int64_t n) { return static_cast<double>(n); };
+    const double shared = real(c.moe_intermediate_size) * real(c.n_shared_experts);
+    const double hidden = real(c.hidden_size);
+    const double tokens = real(o.prefill_chunk);
+    const double experts = real(std::max<int64_t>(1, c.n_routed_experts));
+    const double rows = tokens * real(std::max<int64_t>(1, c.num_experts_per_tok));
+    const double routed = rows * std::max(hidden, real(c.moe_intermediate_size));
+    const double weights =
+        real(c.num_hidden_layers) * hidden *
+        std::max({real(c.intermediate_size), shared, experts * real(c.moe_intermediate_size)});
+    const double largest = std::max({routed, tokens * shared, o.reference ? weights : 0.0});
+    if (largest < kCountable) return;
+    throw_error(ErrorCode::kOutOfMemory, "needs more memory than can be counted: ", largest,
+                " values for a prefill chunk of ", o.prefill_chunk, " tokens, hidden_size ",
+                c.hidden_size, ", moe_intermediate_size ", c.moe_intermediate_size,
+                ", n_routed_experts ", c.n_routed_experts, ", num_experts_per_tok ",
+                c.num_experts_per_tok);
+}
 
 }  // namespace
 
@@ -47,6 +71,7 @@ EngineOptions resolve_options(const ModelConfig& config, const EngineOptions& re
 MemoryPlan plan_memory(const ModelInfo& info, const EngineOptions& options) {
     const ModelConfig& config = info.config;
     const EngineOptions o = resolve_options(config, options);
+    check_countable(config, o);
     MemoryPlan plan;
     plan.context_length = o.context_length;
     plan.weights = info.weight_bytes;

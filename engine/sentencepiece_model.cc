@@ -5,11 +5,18 @@
 #include <limits>
 #include <utility>
 
+#include "base/utf8.h"
 #include "dsa/error.h"
-#include "engine/utf8.h"
 
 namespace dsa {
 namespace {
+
+// Of everything but pieces: the library takes some twenty times as much memory for a list of empty
+// strings as the file does.
+constexpr size_t kMaxSettingsBytes = size_t{4} << 20;
+// The library goes back through unused pieces by recursion, one call a merge.
+constexpr size_t kMaxPieceBytes = 1024;
+constexpr uint32_t kSelfTestData = 4;
 
 enum class Wire : uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
 
@@ -51,6 +58,8 @@ class MessageReader {
         fail("field " + std::to_string(field.number) + " has the unknown wire type " +
              std::to_string(tag & 7));
     }
+
+    size_t left() const { return rest_.size(); }
 
     // Throws unless a field whose meaning we know has the wire type that it is written with.
     void expect(const Field& field, Wire wire) const {
@@ -120,6 +129,9 @@ Piece scan_piece(std::string_view message, const std::string& where) {
         }
     }
     if (piece.text.empty()) reader.fail("the piece is empty");
+    if (piece.text.size() > kMaxPieceBytes)
+        reader.fail("the piece has " + std::to_string(piece.text.size()) +
+                    " bytes, expected at most " + std::to_string(kMaxPieceBytes));
     // The library's tries take pieces as NUL-terminated, whole UTF-8 characters.
     for (std::string_view rest = piece.text; !rest.empty();) {
         const Utf8Unit unit = next_utf8(rest);
@@ -158,13 +170,24 @@ void check_message(std::string_view message, const std::string& where) {
 
 }  // namespace
 
-SentencePieceModel scan_sentencepiece_model(std::string_view model, const std::string& file) {
+SentencePieceModel scan_sentencepiece_model(std::string_view model, const std::string& file,
+                                            int64_t max_pieces) {
     SentencePieceModel scan;
+    size_t settings = 0;
     MessageReader reader(model, file);
+    size_t begin = 0;
     for (Field field; reader.next(field);) {
+        const size_t end = model.size() - reader.left();
+        if (field.number != kSelfTestData) scan.bytes += model.substr(begin, end - begin);
+        begin = end;
         if (field.number >= 1 && field.number <= 5) reader.expect(field, Wire::kBytes);
+        if (field.number != 1) settings += field.bytes.size();
+        if (settings > kMaxSettingsBytes)
+            reader.fail("more than " + std::to_string(kMaxSettingsBytes) +
+                        " bytes beside the pieces");
         switch (field.number) {
             case 1:
+                if (++scan.num_pieces > max_pieces) break;
                 scan.pieces.push_back(scan_piece(
                     field.bytes, file + ": piece " + std::to_string(scan.pieces.size())));
                 break;
@@ -175,7 +198,7 @@ SentencePieceModel scan_sentencepiece_model(std::string_view model, const std::s
                 scan.add_dummy_prefix =
                     scan_normalizer(field.bytes, file + ": normalizer_spec", scan.add_dummy_prefix);
                 break;
-            case 4:
+            case kSelfTestData:
                 check_message(field.bytes, file + ": self_test_data");
                 break;
             case 5:

@@ -30,12 +30,16 @@ struct Piece {
 };
 
 struct SentencePieceModel {
-    std::vector<Piece> pieces;
+    std::vector<Piece> pieces;     // at most max_pieces
+    int64_t num_pieces = 0;        // that the file has
     bool add_dummy_prefix = true;  // the format's default
+    // The file without its samples, which the library tokenises when it loads them, and prints.
+    std::string bytes;
 };
 
 // Throws kInvalidModel for a damaged file, kUnsupported for a precompiled normalisation table;
-// `file` is named in the message.
-SentencePieceModel scan_sentencepiece_model(std::string_view model, const std::string& file);
+// `file` is named in the message. Pieces beyond max_pieces are counted, not read.
+SentencePieceModel scan_sentencepiece_model(std::string_view model, const std::string& file,
+                                            int64_t max_pieces);
 
 }  // namespace dsa

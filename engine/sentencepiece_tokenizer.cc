@@ -8,9 +8,9 @@
 #include <utility>
 
 #include "base/mapped_file.h"
+#include "base/utf8.h"
 #include "dsa/error.h"
 #include "engine/sentencepiece_model.h"
-#include "engine/utf8.h"
 
 namespace dsa {
 namespace {
@@ -67,9 +67,9 @@ void load(sentencepiece::SentencePieceProcessor& processor, std::string_view mod
 
 class SentencePieceTokenizer final : public Tokenizer {
   public:
-    SentencePieceTokenizer(std::string_view model, SentencePieceModel scan, const std::string& file)
+    SentencePieceTokenizer(SentencePieceModel scan, const std::string& file)
         : pieces_(std::move(scan.pieces)) {
-        load(processor_, model, file);
+        load(processor_, scan.bytes, file);
         if (static_cast<size_t>(processor_.GetPieceSize()) != pieces_.size()) {
             throw_error(ErrorCode::kInvalidModel, file, ": the library finds ",
                         processor_.GetPieceSize(), " pieces, expected ", pieces_.size());
@@ -77,7 +77,7 @@ class SentencePieceTokenizer final : public Tokenizer {
         if (scan.add_dummy_prefix) {
             // A message field that appears again is merged, its scalars replaced.
             constexpr std::string_view kNoDummyPrefix("\x1a\x02\x18\x00", 4);
-            load(continuation_, std::string(model) += kNoDummyPrefix, file);
+            load(continuation_, scan.bytes += kNoDummyPrefix, file);
         }
         add_dummy_prefix_ = scan.add_dummy_prefix;
         classify(file);
@@ -237,12 +237,12 @@ std::unique_ptr<const Tokenizer> open_sentencepiece_tokenizer(const std::filesys
                     " bytes, expected at most ", kMaxModelBytes);
     }
     const std::string_view model(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    SentencePieceModel scan = scan_sentencepiece_model(model, file.string());
-    if (static_cast<int64_t>(scan.pieces.size()) > vocab_size) {
-        throw_error(ErrorCode::kInvalidModel, file.string(), ": ", scan.pieces.size(),
+    SentencePieceModel scan = scan_sentencepiece_model(model, file.string(), vocab_size);
+    if (scan.num_pieces > vocab_size) {
+        throw_error(ErrorCode::kInvalidModel, file.string(), ": ", scan.num_pieces,
                     " pieces, expected at most the model's vocab_size of ", vocab_size);
     }
-    return std::make_unique<SentencePieceTokenizer>(model, std::move(scan), file.string());
+    return std::make_unique<SentencePieceTokenizer>(std::move(scan), file.string());
 }
 
 }  // namespace dsa

@@ -1,8 +1,9 @@
 #include "dsa/tokenizer.h"
 
+#include "base/mapped_file.h"
+#include "base/utf8.h"
 #include "dsa/error.h"
 #include "engine/sentencepiece_tokenizer.h"
-#include "engine/utf8.h"
 
 namespace dsa {
 
@@ -28,8 +29,7 @@ std::string Tokenizer::decode(std::span<const int32_t> ids) const {
 std::unique_ptr<const Tokenizer> open_tokenizer(const std::filesystem::path& model,
                                                 int64_t vocab_size) {
     const std::filesystem::path sentencepiece = model / "tokenizer.model";
-    std::error_code error;
-    if (!std::filesystem::exists(sentencepiece, error)) return nullptr;
+    if (!has_entry(sentencepiece)) return nullptr;
     return open_sentencepiece_tokenizer(sentencepiece, vocab_size);
 }
 

@@ -26,6 +26,7 @@ TEST(Threads, MemoryIsFlatAndEverySessionSaysWhatItSaysAlone) {
     const Engine engine(DSA_MODELS "/dsa-mini", {.threads = 2, .context_length = 1024});
     testing::ConcurrentTurns spec;
     spec.reply_tokens = 24;
+    spec.turns_a_conversation = 3;  // each session has been through one within 50 turns
     spec.prompt = [&](int session, int turn) {
         return encode_chat(engine.tokenizer(),
                            {{Role::kUser, "Question " + std::to_string(session * 100 + turn) +

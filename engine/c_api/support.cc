@@ -7,7 +7,7 @@ namespace dsa::c_api {
 namespace {
 
 // A fixed buffer, so that keeping the message cannot fail itself.
-thread_local char last_error[2048] = "";
+thread_local char last_error[8192] = "";
 
 void keep(const char* message) noexcept {
     std::snprintf(last_error, sizeof(last_error), "%s", message);

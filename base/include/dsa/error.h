@@ -1,6 +1,8 @@
 #pragma once
 // The one exception type that the library throws, from loading and from argument checks.
-// Messages name the file, tensor, field or argument, what was found and what was expected.
+// Messages name the file, tensor, field or argument, what was found and what was expected. They are
+// one line of valid UTF-8 of bounded length, whatever a damaged file holds: control characters are
+// escaped, and of a message that is too long the middle is left out.
 
 #include <sstream>
 #include <stdexcept>
@@ -26,7 +28,7 @@ const char* to_string(ErrorCode code);
 
 class Error : public std::runtime_error {
   public:
-    Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
+    Error(ErrorCode code, const std::string& message);
     ~Error() override;
     ErrorCode code() const { return code_; }
 
