@@ -70,6 +70,10 @@ class Engine {
     const Tokenizer& tokenizer() const;
     bool has_tokenizer() const;
 
+    // Reads every page of the weights into memory now. Without it each comes from the disk when a
+    // token first needs it.
+    void load_weights() const;
+
     // The session keeps the engine's data alive.
     Session new_session() const;
 
