@@ -60,7 +60,7 @@ std::vector<float> interleaved(const Engine& engine, const BitsWay& way,
     }
     Run other_alone(engine, way, other_ids);
     other_alone.take(std::ssize(other_ids));
-    const std::vector<float> logits = run.logits();
+    std::vector<float> logits = run.logits();
     const std::vector<float> others = other.logits();
     expect_same_bits(others, other_alone.logits(), std::ssize(other_ids),
                      way.name() + ", the other one");
