@@ -1,15 +1,17 @@
-// `dsa info`: what a checkpoint is and what it needs. Opens nothing for inference, so a model
-// larger than the memory can be looked at.
+// `dsa info`: what a checkpoint is and what it needs. Opens nothing for inference unless it shall
+// measure, so a model larger than the memory can be looked at.
 
 #include <algorithm>
 #include <iomanip>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
 
 #include "commands.h"
 #include "common.h"
+#include "info_measure.h"
 
 namespace dsa::app {
 namespace {
@@ -19,7 +21,15 @@ using Json = nlohmann::ordered_json;
 struct InfoFlags {
     ModelFlags model;
     bool json = false;
+    bool reference = false;
+    bool measure = false;
 };
+
+EngineOptions options_of(const InfoFlags& flags) {
+    EngineOptions options = engine_options(flags.model);
+    options.reference = flags.reference;
+    return options;
+}
 
 struct PlanRow {
     MemoryPlan plan;
@@ -27,18 +37,19 @@ struct PlanRow {
 };
 
 // 2K, 4K, ... up to what the model was made for, with the default and the one asked for.
-std::vector<PlanRow> plan_rows(const ModelInfo& info, const ModelFlags& flags) {
+std::vector<PlanRow> plan_rows(const ModelInfo& info, const InfoFlags& flags) {
+    const int64_t asked = flags.model.context_length;
     const int64_t longest = info.config.max_position_embeddings;
     const int64_t standard = default_context_length(info.config);
     std::vector<int64_t> lengths = {standard, longest};
     for (int64_t length = 2048; length < longest; length *= 2) lengths.push_back(length);
-    if (flags.context_length > 0) lengths.push_back(flags.context_length);
+    if (asked > 0) lengths.push_back(asked);
     std::sort(lengths.begin(), lengths.end());
     lengths.erase(std::unique(lengths.begin(), lengths.end()), lengths.end());
 
     std::vector<PlanRow> rows;
-    EngineOptions options = engine_options(flags);
-    const int64_t chosen = flags.context_length > 0 ? flags.context_length : standard;
+    EngineOptions options = options_of(flags);
+    const int64_t chosen = asked > 0 ? asked : standard;
     for (const int64_t length : lengths) {
         options.context_length = length;
         rows.push_back({plan_memory(info, options), length == chosen});
@@ -91,6 +102,26 @@ Json config_json(const ModelConfig& c) {
     return out;
 }
 
+Json to_json(const Measurement& m) {
+    return {{"context_length", m.plan.context_length},
+            {"threads", m.options.threads},
+            {"isa", m.options.isa},
+            {"precision", to_string(m.options.precision)},
+            {"reference", m.options.reference},
+            {"open_seconds", m.open_seconds},
+            {"load_seconds", m.load_seconds},
+            {"prompt_seconds", m.prompt_seconds},
+            {"weights", m.weights},
+            {"opened", m.opened},
+            {"session", m.session},
+            {"peak", m.peak},
+            {"plan_weights", m.plan.weights},
+            {"plan_opened", m.plan.process + m.plan.copies + m.plan.tables},
+            {"plan_session", m.plan.kv_cache + m.plan.scratch},
+            {"plan", m.plan.total()},
+            {"ratio", m.ratio()}};
+}
+
 Json to_json(const ModelInfo& info, const std::vector<PlanRow>& rows) {
     Json out;
     out["path"] = info.path;
@@ -114,6 +145,7 @@ Json to_json(const ModelInfo& info, const std::vector<PlanRow>& rows) {
                                        {"kv_cache", p.kv_cache},
                                        {"scratch", p.scratch},
                                        {"tables", p.tables},
+                                       {"process", p.process},
                                        {"total", p.total()},
                                        {"default", row.is_default}});
     }
@@ -166,7 +198,7 @@ void print_plans(const std::vector<PlanRow>& rows) {
     std::cout << "\nmemory for one session, at most\n" << std::right;
     const auto cell = [](const std::string& text) { std::cout << std::setw(12) << text; };
     for (const char* head :
-         {"context", "weights", "copies", "cache", "scratch", "tables", "total"}) {
+         {"context", "weights", "copies", "cache", "scratch", "tables", "process", "total"}) {
         cell(head);
     }
     std::cout << "\n";
@@ -174,18 +206,47 @@ void print_plans(const std::vector<PlanRow>& rows) {
         const MemoryPlan& p = row.plan;
         cell(std::to_string(p.context_length));
         for (const int64_t bytes :
-             {p.weights, p.copies, p.kv_cache, p.scratch, p.tables, p.total()}) {
+             {p.weights, p.copies, p.kv_cache, p.scratch, p.tables, p.process, p.total()}) {
             cell(format_bytes(bytes));
         }
         std::cout << (row.is_default ? "  <- opens with this\n" : "\n");
     }
 }
 
+void print_measurement(const Measurement& m) {
+    std::cout << "\nmeasured: " << m.plan.context_length << " tokens, "
+              << (m.options.reference ? "reference" : m.options.isa) << ", "
+              << to_string(m.options.precision) << ", " << m.options.threads << " threads\n";
+    print_line("open", format_number(m.open_seconds, 3) + " s, weights read in " +
+                           format_number(m.load_seconds, 3) + " s, prompt in " +
+                           format_number(m.prompt_seconds, 2) + " s");
+    std::cout << std::left << std::setw(36) << "" << std::right << std::setw(12) << "resident"
+              << std::setw(12) << "plan" << std::setw(8) << "ratio"
+              << "\n";
+    const auto line = [](const char* label, int64_t measured, int64_t planned) {
+        std::cout << std::left << std::setw(36) << label << std::right << std::setw(12)
+                  << format_bytes(measured) << std::setw(12) << format_bytes(planned)
+                  << std::setw(8)
+                  << format_number(static_cast<double>(measured) / static_cast<double>(planned), 3)
+                  << "\n";
+    };
+    const MemoryPlan& p = m.plan;
+    line("weights", m.weights, p.weights);
+    line("process, copies and tables", m.opened, p.process + p.copies + p.tables);
+    line("session: cache and scratch", m.session, p.kv_cache + p.scratch);
+    line("peak of the process (VmHWM)", m.peak, p.total());
+}
+
 int info(const InfoFlags& flags) {
+    // First, while the process holds nothing else.
+    std::optional<Measurement> measured;
+    if (flags.measure) measured = measure(model_folder(flags.model), options_of(flags));
     const ModelInfo model = inspect_model(model_folder(flags.model));
-    const std::vector<PlanRow> rows = plan_rows(model, flags.model);
+    const std::vector<PlanRow> rows = plan_rows(model, flags);
     if (flags.json) {
-        std::cout << to_json(model, rows).dump(1) << std::endl;
+        Json json = to_json(model, rows);
+        if (measured) json["measured"] = to_json(*measured);
+        std::cout << json.dump(1) << std::endl;
         return 0;
     }
     print_line("model", folder_name(model.path) + " (" + model.path + ")");
@@ -197,6 +258,7 @@ int info(const InfoFlags& flags) {
     print_line("options", "--precision bf16|fp8, --isa portable|avx512|avx512_bf16, --ctx up to " +
                               std::to_string(model.config.max_position_embeddings));
     print_plans(rows);
+    if (measured) print_measurement(*measured);
     for (const std::string& warning : model.warnings) std::cout << "warning: " << warning << "\n";
     return 0;
 }
@@ -211,6 +273,9 @@ Command add_info(CLI::App& app) {
         ->type_name("DIR")
         ->excludes("--model");
     command->add_flag("--json", flags->json, "Print one JSON object");
+    command->add_flag("--reference", flags->reference, "Plan for the plain fp32 forward pass");
+    command->add_flag("--measure", flags->measure,
+                      "Open the model, fill a context of --ctx tokens, compare with the plan");
     command->footer("Example:\n  dsa info /models/DeepSeek-V3.2 --ctx 100000");
     return {command, [flags] { return info(*flags); }};
 }

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <limits>
 #include <optional>
+#include <sstream>
 #include <string>
 
 namespace dsa {
@@ -29,40 +30,70 @@ std::optional<int64_t> read_field(const std::string& path, const std::string& ke
     return std::nullopt;
 }
 
-int64_t system_available() {
-    const auto kb = read_field("/proc/meminfo", "MemAvailable:");
+int64_t system_available(const std::string& root) {
+    const auto kb = read_field(root + "/proc/meminfo", "MemAvailable:");
     return kb ? *kb * 1024 : kUnknown;
 }
 
-// Page cache is given back under pressure, so inactive file pages do not count as used.
-int64_t headroom(const std::string& limit, const std::string& usage, const std::string& stat) {
-    const auto max = read_number(limit);
-    const auto used = read_number(usage);
-    if (!max || !used) return kUnknown;
-    const auto cache = read_field(stat, "inactive_file");
-    return std::max<int64_t>(0, *max - *used + cache.value_or(0));
+// One version of cgroups: where its tree is mounted and what its files are called.
+struct Hierarchy {
+    const char* mount;
+    const char* limits[2];
+    const char* usage;
+    // Of memory.stat, descendants included: what `usage` includes too.
+    const char* file_pages[2];
+};
+constexpr Hierarchy kV2 = {"/sys/fs/cgroup",
+                           {"/memory.max", "/memory.high"},
+                           "/memory.current",
+                           {"inactive_file", "active_file"}};
+constexpr Hierarchy kV1 = {"/sys/fs/cgroup/memory",
+                           {"/memory.limit_in_bytes", nullptr},
+                           "/memory.usage_in_bytes",
+                           {"total_inactive_file", "total_active_file"}};
+
+// What one cgroup still allows. Page cache is given back under pressure and does not count as used:
+// much of it may be the very weights that are about to be mapped.
+int64_t headroom(const Hierarchy& h, const std::string& folder) {
+    const auto used = read_number(folder + h.usage);
+    if (!used) return kUnknown;
+    int64_t cache = 0;
+    for (const char* field : h.file_pages)
+        cache += read_field(folder + "/memory.stat", field).value_or(0);
+    const int64_t taken = std::max<int64_t>(0, *used - cache);
+    int64_t left = kUnknown;
+    for (const char* limit : h.limits) {
+        const auto max = limit ? read_number(folder + limit) : std::nullopt;
+        if (max) left = std::min(left, std::max<int64_t>(0, *max - taken));
+    }
+    return left;
 }
 
-int64_t cgroup_available() {
+bool lists_memory(const std::string& controllers) {
+    std::istringstream list(controllers);
+    for (std::string name; std::getline(list, name, ',');)
+        if (name == "memory") return true;
+    return false;
+}
+
+// A limit of any ancestor counts. In a container the path may be the host's, of which only the root
+// of the mount exists: that is the container's own cgroup.
+int64_t cgroup_available(const std::string& root) {
     int64_t available = kUnknown;
-    std::ifstream groups("/proc/self/cgroup");
-    for (std::string line; std::getline(groups, line);) {
+    std::ifstream groups(root + "/proc/self/cgroup");
+    for (std::string line; std::getline(groups, line);) {  // "ID:CONTROLLERS:PATH"
         const size_t first = line.find(':');
         const size_t second = line.find(':', first + 1);
         if (first == std::string::npos || second == std::string::npos) continue;
         const std::string controllers = line.substr(first + 1, second - first - 1);
+        if (!controllers.empty() && !lists_memory(controllers)) continue;
+        const Hierarchy& hierarchy = controllers.empty() ? kV2 : kV1;
         std::string path = line.substr(second + 1);
-        const bool v2 = controllers.empty();
-        if (!v2 && controllers != "memory") continue;
-        const std::string root = v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory";
-        const char* limit = v2 ? "/memory.max" : "/memory.limit_in_bytes";
-        const char* usage = v2 ? "/memory.current" : "/memory.usage_in_bytes";
-        for (;;) {  // a limit of any ancestor counts
-            const std::string dir = root + (path == "/" ? "" : path);
-            available =
-                std::min(available, headroom(dir + limit, dir + usage, dir + "/memory.stat"));
-            if (path.empty() || path == "/") break;
-            path.resize(path.find_last_of('/'));
+        for (;;) {
+            available = std::min(available, headroom(hierarchy, root + hierarchy.mount + path));
+            const size_t parent = path.find_last_of('/');
+            if (parent == std::string::npos) break;
+            path.resize(parent);
         }
     }
     return available;
@@ -70,8 +101,8 @@ int64_t cgroup_available() {
 
 }  // namespace
 
-int64_t available_memory() {
-    return std::min(system_available(), cgroup_available());
+int64_t available_memory(const std::string& root) {
+    return std::min(system_available(root), cgroup_available(root));
 }
 
 }  // namespace dsa

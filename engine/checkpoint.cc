@@ -114,4 +114,13 @@ Checkpoint::Checkpoint(const fs::path& model) {
     CheckpointBinder(*this, table).bind();
 }
 
+void Checkpoint::load_weights() const {
+    constexpr size_t kPage = 4096;  // the smallest there is
+    for (const std::span<const uint8_t> tensor : bound_) {
+        const volatile uint8_t* bytes = tensor.data();
+        for (size_t i = 0; i < tensor.size(); i += kPage) static_cast<void>(bytes[i]);
+        if (!tensor.empty()) static_cast<void>(bytes[tensor.size() - 1]);
+    }
+}
+
 }  // namespace dsa

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -32,11 +33,15 @@ class Checkpoint {
     const ModelWeights& weights() const { return weights_; }
     const ModelInfo& info() const { return info_; }
 
+    // Reads a byte of every page of the bound tensors.
+    void load_weights() const;
+
   private:
     friend class CheckpointBinder;
 
     std::vector<SafetensorsFile> files_;
-    AlignedBuffer copies_;  // unaligned tensors, norms widened to fp32
+    AlignedBuffer copies_;                         // unaligned tensors, norms widened to fp32
+    std::vector<std::span<const uint8_t>> bound_;  // the tensors in use, where the files have them
     ModelWeights weights_;
     ModelInfo info_;
 };

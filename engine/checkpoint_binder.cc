@@ -279,6 +279,8 @@ const TensorEntry& CheckpointBinder::take(const std::string& name,
         for (const int64_t d : shape) numel *= d;
         sum.elements += numel;
         sum.bytes += t.bytes;
+        checkpoint_.bound_.emplace_back(static_cast<const uint8_t*>(t.data),
+                                        static_cast<size_t>(t.bytes));
     }
     return entry;
 }

@@ -20,8 +20,9 @@ void check_memory(const MemoryPlan& plan, int64_t limit) {
     if (plan.total() <= allowed) return;
     throw_error(ErrorCode::kOutOfMemory, "needs ", mib(plan.total()), " (weights ",
                 mib(plan.weights + plan.copies), ", caches for ", plan.context_length, " tokens ",
-                mib(plan.kv_cache), ", scratch ", mib(plan.scratch + plan.tables), "), but only ",
-                mib(allowed), limit > 0 ? " are allowed" : " are available");
+                mib(plan.kv_cache), ", scratch ", mib(plan.scratch + plan.tables),
+                ", the process itself ", mib(plan.process), "), but only ", mib(allowed),
+                limit > 0 ? " are allowed" : " are available");
 }
 
 // Refuses a model that does not fit, before the large allocations that follow.
@@ -74,6 +75,9 @@ const MemoryPlan& Engine::plan() const {
 }
 const EngineOptions& Engine::options() const {
     return state().options;
+}
+void Engine::load_weights() const {
+    state().checkpoint.load_weights();
 }
 const std::vector<std::string>& Engine::warnings() const {
     return info().warnings;

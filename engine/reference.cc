@@ -185,17 +185,24 @@ int64_t ReferenceModel::weight_bytes(const ModelConfig& config) {
 
 int64_t ReferenceModel::scratch_bytes(const ModelConfig& config, int64_t context_length,
                                       int threads) {
+    const int64_t hidden = config.hidden_size;
     const int64_t heads = config.num_attention_heads;
-    const int64_t intermediate =
-        std::max(config.intermediate_size,
-                 config.moe_intermediate_size * std::max<int64_t>(1, config.n_shared_experts));
-    // Floats of a token: inputs, outputs and quantised copies of one operator after another.
+    const int64_t index_dim = config.index_head_dim;
+    const auto gated = [&](int64_t width) {  // gate, up, output, a quantised copy of the input
+        return 2 * width + hidden + std::max(hidden, width);
+    };
+    // Floats of a token that live at once, operator by operator (reference_layer.cc).
+    const int64_t latents = 2 * config.q_lora_rank + heads * query_dim(config) +
+                            std::min(config.index_topk, context_length);
+    const int64_t select = latents + (config.index_n_heads + 1) * (index_dim + 1) +
+                           std::max(hidden, config.q_lora_rank);
+    const int64_t attend = latents + heads * (2 * config.kv_lora_rank + config.v_head_dim);
+    const int64_t project = latents + 2 * heads * config.v_head_dim + hidden;
+    const int64_t experts =
+        2 * config.n_routed_experts + (config.num_experts_per_tok + 2) * hidden +
+        gated(config.moe_intermediate_size * std::max<int64_t>(1, config.n_shared_experts));
     const int64_t token =
-        (10 + config.num_experts_per_tok) * config.hidden_size + 4 * config.q_lora_rank +
-        heads * (query_dim(config) + 2 * config.kv_lora_rank + 2 * config.v_head_dim) +
-        config.kv_lora_rank + config.qk_rope_head_dim +
-        (config.index_n_heads + 1) * (config.index_head_dim + 1) + 4 * intermediate +
-        2 * config.n_routed_experts + std::min(config.index_topk, context_length);
+        3 * hidden + std::max({select, attend, project, experts, gated(config.intermediate_size)});
     return std::min(kChunk, context_length) * token * kFloatBytes +
            reference::attention_scratch_bytes(context_length, config.index_n_heads,
                                               config.index_topk, config.kv_lora_rank,

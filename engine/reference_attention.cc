@@ -171,9 +171,10 @@ int64_t attention_scratch_bytes(int64_t context_length, int64_t index_heads, int
     const int64_t float_bytes = sizeof(float);
     const int64_t rows = index_rows_per_block(index_heads);
     // A thread: dot products of all heads, sums in double, scores and the two copies of top_k.
-    const int64_t index =
-        num_threads * context_length *
-        ((rows * index_heads + rows + 2) * float_bytes + static_cast<int64_t>(sizeof(double)));
+    // There are no scores where all visible tokens are taken.
+    const int64_t thread_index = context_length * ((rows * index_heads + rows + 2) * float_bytes +
+                                                   static_cast<int64_t>(sizeof(double)));
+    const int64_t index = context_length > topk ? num_threads * thread_index : 0;
     const int64_t blocks = num_threads * (kQueryBlock * context_length + topk) * float_bytes;
     const int64_t gathered =
         std::min(topk, context_length) * (latent_dim + rope_dim + num_heads) * float_bytes;

@@ -25,6 +25,7 @@
 #include "base/paging.h"
 #include "base/tensor_view.h"
 #include "dsa/error.h"
+#include "testing/checkpoint_builder.h"
 #include "testing/expect_error.h"
 
 namespace dsa {
@@ -298,6 +299,63 @@ TEST(MemoryInfo, AvailableIsWithinTheMachine) {
     } else {
         EXPECT_LE(available, int64_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGE_SIZE));
     }
+}
+
+// A made-up system in which each file holds what the test writes.
+class MemoryLimits : public ::testing::Test {
+  protected:
+    void write(const std::string& path, const std::string& text) const {
+        const std::filesystem::path file = root_.path() / path;
+        std::filesystem::create_directories(file.parent_path());
+        std::ofstream(file) << text;
+    }
+    int64_t available() const { return available_memory(root_.path().string()); }
+
+    testing::TempDir root_;
+};
+
+TEST_F(MemoryLimits, NothingToReadIsNoLimit) {
+    EXPECT_EQ(available(), std::numeric_limits<int64_t>::max());
+}
+
+TEST_F(MemoryLimits, SystemAlone) {
+    write("proc/meminfo", "MemTotal:  9000 kB\nMemFree: 10 kB\nMemAvailable:    700 kB\n");
+    EXPECT_EQ(available(), 700 * 1024);
+    write("proc/self/cgroup", "0::/\nnonsense\n1:cpu:/a\n4:memory:relative\n");
+    EXPECT_EQ(available(), 700 * 1024);
+}
+
+TEST_F(MemoryLimits, Version2CountsAncestorsAndGivesPageCacheBack) {
+    write("proc/meminfo", "MemAvailable: 1000000 kB\n");
+    write("proc/self/cgroup", "0::/outer/inner\n");
+    const std::string inner = "sys/fs/cgroup/outer/inner/";
+    write(inner + "memory.max", "max\n");
+    write(inner + "memory.current", "5000\n");
+    EXPECT_EQ(available(), 1000000 * 1024);
+    write(inner + "memory.max", "90000\n");
+    EXPECT_EQ(available(), 85000);
+    write(inner + "memory.stat", "anon 1000\nfile 4000\ninactive_file 2500\nactive_file 1500\n");
+    EXPECT_EQ(available(), 89000);
+    write(inner + "memory.high", "80000\n");
+    EXPECT_EQ(available(), 79000);
+    write("sys/fs/cgroup/outer/memory.max", "10000\n");
+    write("sys/fs/cgroup/outer/memory.current", "9000\n");
+    EXPECT_EQ(available(), 1000);
+    write("sys/fs/cgroup/outer/memory.current", "11000\n");
+    EXPECT_EQ(available(), 0);
+}
+
+TEST_F(MemoryLimits, Version1InAContainerIsTheRootOfTheMount) {
+    write("proc/self/cgroup", "0::/\n5:cpu:/x\n4:hugetlb,memory:/docker/0123\n");
+    const std::string mount = "sys/fs/cgroup/memory/";
+    write(mount + "memory.limit_in_bytes", "9223372036854771712\n");
+    write(mount + "memory.usage_in_bytes", "60000\n");
+    EXPECT_GT(available(), int64_t{1} << 62);
+    write(mount + "memory.limit_in_bytes", "100000\n");
+    EXPECT_EQ(available(), 40000);
+    // Without total_ these are of this cgroup only, but usage is of its descendants too.
+    write(mount + "memory.stat", "inactive_file 7\ntotal_inactive_file 20000\n");
+    EXPECT_EQ(available(), 60000);
 }
 
 }  // namespace

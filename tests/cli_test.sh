@@ -145,6 +145,17 @@ test_info() {
     out '"index_topk": 64'
     out '"kv_cache": [0-9]+'
     out '"tokenizer": false'
+    out_not '"measured"'
+    run info "$tiny" --measure --ctx 256 --threads 2
+    code 0
+    out "^measured: 256 tokens, .*bf16, 2 threads"
+    out "^open +[0-9.]+ s"
+    out "^peak of the process \(VmHWM\) .*[0-9.]+$"
+    run info "$tiny" --measure --ctx 256 --precision fp8 --reference --json
+    code 0
+    out '"open_seconds": [0-9.e-]+'
+    out '"reference": true'
+    out '"ratio": [0-9.]+'
 }
 
 test_verify() {

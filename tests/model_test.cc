@@ -1,5 +1,6 @@
 // The forward pass over the kernels on the tiny checkpoints: against the oracle, layer by layer,
-// with the same bits whatever the chunk and the threads, and reading only what was selected.
+// and reading only what was selected. That the bits are the same in every way is in
+// same_bits_test.cc.
 
 #include "engine/model.h"
 
@@ -67,34 +68,6 @@ TEST_P(TinyModel, RandomModelLayerByLayer) {
     for (const testing::LayerErrors& e : errors) {
         EXPECT_LE(e.index_scores, fp8() ? 0.055 : 0.035);
         EXPECT_LE(e.output, fp8() ? 0.12 : 0.09);
-    }
-}
-
-// Logits of every token, taken in `chunk` at a time.
-std::vector<float> all_logits(const GoldenCase& golden, const Variant& v, int64_t chunk,
-                              int threads) {
-    CpuForward cpu(golden.model, v.isa, v.precision, golden.S, threads);
-    std::vector<float> logits(static_cast<size_t>(golden.S * golden.V));
-    for (int64_t begin = 0; begin < golden.S; begin += chunk) {
-        const int64_t n = std::min(chunk, golden.S - begin);
-        std::vector<int64_t> rows(static_cast<size_t>(n));
-        for (int64_t i = 0; i < n; ++i) rows[static_cast<size_t>(i)] = i;
-        cpu.model.forward(
-            cpu.exec, cpu.cache, begin,
-            std::span(golden.input_ids).subspan(static_cast<size_t>(begin), static_cast<size_t>(n)),
-            rows, logits.data() + begin * golden.V, nullptr);
-    }
-    return logits;
-}
-
-TEST_P(TinyModel, SameBitsWhateverTheChunkAndThreads) {
-    const GoldenCase golden = load_golden("tiny-planted");
-    const std::vector<float> whole = all_logits(golden, GetParam(), golden.S, 2);
-    const std::pair<int64_t, int> ways[] = {{1, 2}, {7, 2}, {64, 1}, {golden.S, 1}, {golden.S, 3}};
-    for (const auto& [chunk, threads] : ways) {
-        const std::vector<float> logits = all_logits(golden, GetParam(), chunk, threads);
-        EXPECT_EQ(std::memcmp(logits.data(), whole.data(), whole.size() * sizeof(float)), 0)
-            << chunk << " tokens at a time, " << threads << " threads";
     }
 }
 

@@ -71,6 +71,10 @@ class Engine {
     const Tokenizer& tokenizer() const;
     bool has_tokenizer() const;
 
+    // Reads every page of the weights into memory now. Without it each comes from the disk when a
+    // token first needs it.
+    void load_weights() const;
+
     // The session keeps the engine's data alive, so that it may outlive this object.
     Session new_session() const;
 

@@ -90,15 +90,19 @@ struct ModelInfo {
     std::vector<std::string> warnings;
 };
 
-// Bytes, computed before anything is allocated. An upper bound for what one session touches.
+// Bytes, computed before anything is allocated: what a process with one session has resident at its
+// peak, once every weight was read and the context is full (`dsa info --measure` compares).
 struct MemoryPlan {
     int64_t context_length = 0;
-    int64_t weights = 0;   // mapped files
+    int64_t weights = 0;   // mapped: all tensors that are bound, MTP layers included
     int64_t copies = 0;    // tensors that could not be used in place
     int64_t kv_cache = 0;  // KV records and index keys of context_length tokens
     int64_t scratch = 0;   // activations and temporaries of one session
     int64_t tables = 0;    // RoPE tables and the like, one an engine
-    int64_t total() const { return weights + copies + kv_cache + scratch + tables; }
+    // Program and libraries, threads, tokenizer, what is known of each tensor, page tables. Of the
+    // host program only what any program needs.
+    int64_t process = 0;
+    int64_t total() const { return weights + copies + kv_cache + scratch + tables + process; }
 };
 
 // The context that an engine opens with unless told otherwise: what the model was made for, at most
