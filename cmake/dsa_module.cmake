@@ -8,6 +8,9 @@
 # dsa_isa_sources(NAME ISA FILE ...) gives kernel files the flags of one instruction set.
 
 set(DSA_WARNINGS -Wall -Wextra -Wshadow -Wconversion)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  list(APPEND DSA_WARNINGS -Wno-restrict)  # false alarms of g++ 12 where strings are concatenated
+endif()
 # g++ contracts a*b+c across intrinsics otherwise, and two kernels with the same order of operations
 # would differ in bits. An FMA is written where it is meant.
 add_compile_options(-ffp-contract=off)

@@ -12,16 +12,15 @@ constexpr const char* kLibrary = "libopenblas.so.0";
 void* open_library() {
     void* library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr)
-        throw_error(ErrorCode::kNotFound, "the reference path needs OpenBLAS (Debian: libopenblas0), ",
-                    dlerror());
+        throw_error(ErrorCode::kNotFound,
+                    "the reference path needs OpenBLAS (Debian: libopenblas0), ", dlerror());
     return library;
 }
 
 template <typename Function>
 Function symbol(void* library, const char* name) {
     void* address = dlsym(library, name);
-    if (address == nullptr)
-        throw_error(ErrorCode::kNotFound, kLibrary, ": has no function ", name);
+    if (address == nullptr) throw_error(ErrorCode::kNotFound, kLibrary, ": has no function ", name);
     return reinterpret_cast<Function>(address);
 }
 

@@ -64,13 +64,13 @@ Matrix dequantize(const gemm::Weight& weight) {
 void sgemm_nt(int64_t m, int64_t n, int64_t k, const float* x, int64_t ldx, const float* w,
               int64_t ldw, float beta, float* y, int64_t ldy) {
     blas().sgemm(kBlasRowMajor, kBlasNoTrans, kBlasTrans, to_blas(m), to_blas(n), to_blas(k), 1.0F,
-                x, to_blas(ldx), w, to_blas(ldw), beta, y, to_blas(ldy));
+                 x, to_blas(ldx), w, to_blas(ldw), beta, y, to_blas(ldy));
 }
 
 void sgemm_nn(int64_t m, int64_t n, int64_t k, const float* x, int64_t ldx, const float* w,
               int64_t ldw, float* y, int64_t ldy) {
-    blas().sgemm(kBlasRowMajor, kBlasNoTrans, kBlasNoTrans, to_blas(m), to_blas(n), to_blas(k), 1.0F,
-                x, to_blas(ldx), w, to_blas(ldw), 0.0F, y, to_blas(ldy));
+    blas().sgemm(kBlasRowMajor, kBlasNoTrans, kBlasNoTrans, to_blas(m), to_blas(n), to_blas(k),
+                 1.0F, x, to_blas(ldx), w, to_blas(ldw), 0.0F, y, to_blas(ldy));
 }
 
 void matmul_nt(ThreadPool& pool, int64_t m, int64_t n, int64_t k, const float* x, int64_t ldx,

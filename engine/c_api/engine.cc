@@ -78,7 +78,7 @@ dsa_status dsa_plan_memory(const char* model, const dsa_engine_options* options,
         const dsa::MemoryPlan p =
             dsa::plan_memory(dsa::inspect_model(model), engine_options(options));
         write_struct({sizeof(dsa_memory_plan), p.context_length, p.total(), p.weights + p.copies,
-                      p.kv_cache, p.scratch + p.tables},
+                      p.kv_cache, p.scratch + p.tables, p.process},
                      plan, "plan");
     });
 }

@@ -91,6 +91,7 @@ typedef struct dsa_memory_plan {
     int64_t weights;
     int64_t kv_cache;
     int64_t scratch;
+    int64_t process; /* program, libraries, threads, tokenizer */
 } dsa_memory_plan;
 
 /* Reads and checks the checkpoint's headers and computes the plan; opens nothing. */
