@@ -186,11 +186,12 @@ TEST_F(CApi, RefusesNullAndForeignHandles) {
     invalid(dsa_session_tokens(session_, nullptr, 1, &count), "buffer is NULL");
     invalid(dsa_sampler_new(nullptr, nullptr), "sampler is NULL");
     invalid(dsa_sampler_sample(nullptr, session_, &id), "sampler is NULL");
+    // NOLINTNEXTLINE(performance-no-int-to-ptr)
+    auto* any_number = reinterpret_cast<dsa_engine*>(uintptr_t{0xdeadbeef});
     // A handle of another kind, any number, and one that was closed.
     invalid(dsa_session_decode(reinterpret_cast<dsa_session*>(engine_), 1), "not an open handle");
     invalid(dsa_engine_close(reinterpret_cast<dsa_engine*>(session_)), "not an open handle");
-    invalid(dsa_engine_close(reinterpret_cast<dsa_engine*>(uintptr_t{0xdeadbeef})),
-            "not an open handle");
+    invalid(dsa_engine_close(any_number), "not an open handle");
     ASSERT_EQ(dsa_sampler_new(nullptr, &sampler), DSA_OK);
     ASSERT_EQ(dsa_sampler_close(sampler), DSA_OK);
     invalid(dsa_sampler_close(sampler), "not an open handle");

@@ -225,6 +225,7 @@ TEST(ThreadPool, ALeaseKeepsOthersOut) {
         }
     };
     std::vector<std::thread> callers;
+    callers.reserve(4);
     for (int i = 0; i < 4; ++i) callers.emplace_back(caller);
     for (std::thread& thread : callers) thread.join();
     EXPECT_EQ(counter, 800);

@@ -24,6 +24,7 @@ int64_t resident_kib() {
 
 TEST(Threads, MemoryIsFlatAndEverySessionSaysWhatItSaysAlone) {
     const Engine engine(DSA_MODELS "/dsa-mini", {.threads = 2, .context_length = 1024});
+    engine.load_weights();  // else the pages of rare tokens and experts come one by one
     testing::ConcurrentTurns spec;
     spec.reply_tokens = 24;
     spec.turns_a_conversation = 3;  // each session has been through one within 50 turns

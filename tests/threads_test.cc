@@ -16,9 +16,11 @@ TEST(Threads, SessionsDoNotDisturbEachOther) {
     testing::ConcurrentTurns spec;
     spec.reply_tokens = 6;
     spec.prompt = [&](int session, int turn) {
-        std::vector<int32_t> ids;
-        for (int i = 0; i < 5 + turn % 7; ++i)
-            ids.push_back((37 * session + 11 * turn + 5 * i * i) % vocab);
+        std::vector<int32_t> ids(static_cast<size_t>(5 + turn % 7));
+        for (int i = 0; int32_t & id : ids) {
+            id = (37 * session + 11 * turn + 5 * i * i) % vocab;
+            ++i;
+        }
         return ids;
     };
     const testing::TurnsOutcome together = run_together(engine, spec);

@@ -45,7 +45,7 @@ class HandleTable {
         const std::lock_guard lock(mutex_);
         next_ += kStep;
         objects_.emplace(next_, std::move(object));
-        return reinterpret_cast<Handle*>(next_);
+        return reinterpret_cast<Handle*>(next_);  // NOLINT(performance-no-int-to-ptr): a number
     }
     std::shared_ptr<Object> get(const Handle* handle, const char* name) const {
         const std::lock_guard lock(mutex_);
@@ -57,7 +57,7 @@ class HandleTable {
         const std::lock_guard lock(mutex_);
         const auto found = objects_.find(reinterpret_cast<uintptr_t>(handle));
         if (found == objects_.end()) fail(handle, name);
-        const std::shared_ptr<Object> object = std::move(found->second);
+        std::shared_ptr<Object> object = std::move(found->second);
         objects_.erase(found);
         return object;
     }

@@ -22,10 +22,10 @@ bool is_optional(const std::string& file) {
 void add_cuts(Mutations& list, const std::string& file) {
     // A tokenizer that is cut between two pieces is a smaller one; whitespace may end JSON.
     const Expect expect = file == kTokenizer ? Expect::kEither : Expect::kRefused;
-    for (const size_t bytes : {0, 1, 2, 7, 8, 9, 64})
+    for (const size_t bytes : {0U, 1U, 2U, 7U, 8U, 9U, 64U})
         add_edit(list, file, "cut to " + std::to_string(bytes) + " bytes",
                  [bytes](std::string& s) { s.resize(std::min(s.size(), bytes)); }, expect, {file});
-    for (const size_t bytes : {1, 2, 8, 77})
+    for (const size_t bytes : {1U, 2U, 8U, 77U})
         add_edit(list, file, std::to_string(bytes) + " bytes cut off",
                  [bytes](std::string& s) { s.resize(s.size() - bytes); },
                  bytes == 1 && !is_shard(file) ? Expect::kEither : expect, {file});

@@ -109,7 +109,7 @@ void add_index_mutations(Mutations& list) {
         add("a shard named " + shard.dump(), [=](Json& j) { j["weight_map"][norm] = shard; },
             Expect::kRefused,
             {kIndex, "weight_map." + norm, "the name of a file in the same folder"});
-    for (const size_t n : {256, 1000000})
+    for (const size_t n : {256U, 1000000U})
         add("a shard name of " + std::to_string(n) + " characters",
             [=](Json& j) { j["weight_map"][norm] = std::string(n, 'n'); }, Expect::kRefused,
             {kIndex, "weight_map." + norm + " is \"nnn", "the name of a file"});

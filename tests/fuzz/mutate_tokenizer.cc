@@ -73,7 +73,7 @@ void add_settings(Mutations& list) {
             add_appended(
                 list, "normalizer field " + std::to_string(field) + " = " + std::to_string(value),
                 bytes_field(3, number_field(field, value)), kEither);
-    for (const uint64_t field : {7, 44, 45, 46, 47, 48})  // strings of the trainer
+    for (const uint64_t field : {7U, 44U, 45U, 46U, 47U, 48U})  // strings of the trainer
         for (const std::string& text : {std::string(), std::string("\xff\x00", 2),
                                         std::string(100000, 'u'), std::string("\x1b[2J")})
             add_appended(list,

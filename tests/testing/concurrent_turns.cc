@@ -70,6 +70,7 @@ TurnsOutcome run_together(const Engine& engine, const ConcurrentTurns& spec) {
     TurnsOutcome outcome;
     // All sessions live to the end of the last one.
     std::vector<std::unique_ptr<Conversation>> conversations;
+    conversations.reserve(static_cast<size_t>(spec.sessions));
     for (int index = 0; index < spec.sessions; ++index)
         conversations.push_back(std::make_unique<Conversation>(engine, spec, index));
     std::atomic<int> done{0};
@@ -77,6 +78,7 @@ TurnsOutcome run_together(const Engine& engine, const ConcurrentTurns& spec) {
     std::exception_ptr failure;
     std::mutex failure_mutex;
     std::vector<std::thread> hosts;
+    hosts.reserve(static_cast<size_t>(spec.sessions));
     for (int index = 0; index < spec.sessions; ++index)
         hosts.emplace_back([&, index] {
             try {

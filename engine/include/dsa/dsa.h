@@ -1,10 +1,9 @@
-#ifndef DSA_DSA_H
-#define DSA_DSA_H
+#pragma once
 /* The C interface of the engine (C11; no exception crosses it).
  *
  *   dsa_engine* engine;
  *   dsa_session* session;
- *   if (dsa_engine_open("models/dsa-mini", NULL, &engine) != DSA_OK) puts(dsa_last_error());
+ *   if (dsa_engine_open("models/dsa-mini", NULL, &engine) != DSA_OK) return dsa_last_error();
  *   dsa_session_new(engine, &session);
  *
  * Errors: every function that can fail returns a dsa_status; dsa_last_error() says more. What a
@@ -215,6 +214,4 @@ dsa_status dsa_session_generate(dsa_session* session, const dsa_generate_options
 
 #ifdef __cplusplus
 }
-#endif
-
 #endif
