@@ -3,8 +3,7 @@
 // thread computes what depends on the sizes only; results must not depend on it at all.
 // Workers spin for some microseconds after a region, then park. The calling thread takes part.
 // One pool may be used from several threads: regions of different callers run one after another. A
-// Lease keeps the pool for the regions of one caller, so that callers change rarely: a change costs
-// more than a small region.
+// Lease keeps the pool for the regions of one caller.
 // A region must not start another one on the same pool. Nothing thrown in a region gets out of it
 // other than through the caller: the first exception is rethrown there after all threads are done.
 
