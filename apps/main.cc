@@ -4,10 +4,12 @@
 
 #include <iostream>
 #include <new>
+#include <string>
 #include <vector>
 
 #include "commands.h"
 #include "common.h"
+#include "dsa/dsa.h"
 
 namespace dsa::app {
 namespace {
@@ -36,7 +38,7 @@ int run_command(const Command& command) {
 
 int run(int argc, char** argv) {
     CLI::App app("Runs models with DeepSeek Sparse Attention on this machine.", "dsa");
-    app.set_version_flag("--version", "dsa " DSA_VERSION);
+    app.set_version_flag("--version", std::string("dsa ") + dsa_version());
     app.footer("Example:\n  dsa chat\n\ndsa COMMAND --help says more.");
     const std::vector<Command> commands = {add_chat(app), add_generate(app), add_info(app),
                                            add_verify(app)};

@@ -11,21 +11,13 @@
 
 #include "dsa/dsa.h"
 #include "dsa/engine.h"
-#include "testing/checkpoint_builder.h"
+#include "testing/small_checkpoint.h"
 
 namespace dsa {
 namespace {
 
-class CApi : public ::testing::Test {
+class CApi : public testing::SmallCheckpoint {
   protected:
-    static void SetUpTestSuite() {
-        folder_ = new testing::TempDir();
-        testing::write_checkpoint(folder_->path(), {});
-    }
-    static void TearDownTestSuite() {
-        delete folder_;
-        folder_ = nullptr;
-    }
     void SetUp() override {
         dsa_engine_options options{};
         options.size = sizeof(options);
@@ -41,11 +33,6 @@ class CApi : public ::testing::Test {
         dsa_engine_close(engine_);
     }
 
-    static std::vector<int32_t> prompt(size_t n) {
-        std::vector<int32_t> ids(n);
-        for (size_t i = 0; i < n; ++i) ids[i] = static_cast<int32_t>((3 + 7 * i * i) % 301);
-        return ids;
-    }
     static dsa_status prefill(dsa_session* session, const std::vector<int32_t>& ids) {
         return dsa_session_prefill(session, ids.data(), ids.size(), nullptr, nullptr, nullptr);
     }
@@ -64,19 +51,17 @@ class CApi : public ::testing::Test {
                 << dsa_last_error() << "\nlacks " << part;
     }
 
-    static testing::TempDir* folder_;
     dsa_engine* engine_ = nullptr;
     dsa_session* session_ = nullptr;
 };
-testing::TempDir* CApi::folder_ = nullptr;
 
 TEST_F(CApi, GivesTheLogitsAndTokensOfTheCppInterface) {
     const Engine engine(folder_->path(), {.threads = 2, .context_length = 128});
     Session session = engine.new_session();
-    session.prefill(prompt(40));
+    session.prefill(ids(40));
     size_t taken = 0;
-    const auto ids = prompt(40);
-    ASSERT_EQ(dsa_session_prefill(session_, ids.data(), ids.size(), nullptr, nullptr, &taken),
+    const auto prompt = ids(40);
+    ASSERT_EQ(dsa_session_prefill(session_, prompt.data(), prompt.size(), nullptr, nullptr, &taken),
               DSA_OK);
     EXPECT_EQ(taken, 40U);
     std::vector<float> logits(301);
@@ -115,7 +100,7 @@ TEST_F(CApi, GivesTheLogitsAndTokensOfTheCppInterface) {
     dsa_sampler* sampler = nullptr;
     ASSERT_EQ(dsa_session_new(engine_, &steps), DSA_OK);
     ASSERT_EQ(dsa_sampler_new(&sampling, &sampler), DSA_OK);
-    ASSERT_EQ(prefill(steps, ids), DSA_OK);
+    ASSERT_EQ(prefill(steps, prompt), DSA_OK);
     for (const int32_t id : expected.ids) {
         int32_t chosen = -1;
         ASSERT_EQ(dsa_sampler_sample(sampler, steps, &chosen), DSA_OK);
@@ -123,10 +108,10 @@ TEST_F(CApi, GivesTheLogitsAndTokensOfTheCppInterface) {
         ASSERT_EQ(dsa_session_decode(steps, chosen), DSA_OK);
     }
     size_t kept = 0;
-    ASSERT_EQ(dsa_session_take_turn(steps, ids.data(), 30, nullptr, nullptr, &kept), DSA_OK);
+    ASSERT_EQ(dsa_session_take_turn(steps, prompt.data(), 30, nullptr, nullptr, &kept), DSA_OK);
     EXPECT_EQ(kept, 29U);
     ASSERT_EQ(dsa_session_rewind(steps, 10), DSA_OK);
-    EXPECT_EQ(tokens(steps), prompt(10));
+    EXPECT_EQ(tokens(steps), ids(10));
     EXPECT_EQ(dsa_sampler_close(sampler), DSA_OK);
     EXPECT_EQ(dsa_session_close(steps), DSA_OK);
 }
@@ -201,13 +186,13 @@ TEST_F(CApi, RefusesNullAndForeignHandles) {
 }
 
 TEST_F(CApi, RefusesWhatTheModelCannotTake) {
-    ASSERT_EQ(prefill(session_, prompt(100)), DSA_OK);
-    expect_failed(prefill(session_, prompt(29)), DSA_ERROR_CONTEXT_OVERFLOW, {"29", "100", "128"});
+    ASSERT_EQ(prefill(session_, ids(100)), DSA_OK);
+    expect_failed(prefill(session_, ids(29)), DSA_ERROR_CONTEXT_OVERFLOW, {"29", "100", "128"});
     expect_failed(dsa_session_decode(session_, 301), DSA_ERROR_INVALID_ARGUMENT, {"301", "300"});
     expect_failed(dsa_session_decode(session_, -1), DSA_ERROR_INVALID_ARGUMENT, {"-1"});
     expect_failed(dsa_session_rewind(session_, 101), DSA_ERROR_INVALID_ARGUMENT, {"101", "100"});
     expect_failed(dsa_session_rewind(session_, SIZE_MAX), DSA_ERROR_INVALID_ARGUMENT, {"rewind"});
-    EXPECT_EQ(tokens(session_), prompt(100));
+    EXPECT_EQ(tokens(session_), ids(100));
     ASSERT_EQ(dsa_session_rewind(session_, 0), DSA_OK);
     int32_t id = 0;
     dsa_sampler* sampler = nullptr;
@@ -261,7 +246,7 @@ TEST_F(CApi, StructsGrow) {
     info.size = 3;
     expect_failed(dsa_engine_get_info(engine_, &info), DSA_ERROR_INVALID_ARGUMENT, {"info.size"});
     dsa_generate_result result{};
-    ASSERT_EQ(prefill(session_, prompt(20)), DSA_OK);
+    ASSERT_EQ(prefill(session_, ids(20)), DSA_OK);
     expect_failed(dsa_session_generate(session_, nullptr, nullptr, nullptr, &result),
                   DSA_ERROR_INVALID_ARGUMENT, {"result.size"});
     EXPECT_EQ(tokens(session_).size(), 20U);  // nothing was generated
@@ -289,18 +274,18 @@ TEST_F(CApi, ASecondThreadIsRefusedAndMayCancel) {
         }
         return true;
     };
-    const auto ids = prompt(60);
+    const auto prompt = ids(60);
     size_t taken = 77;
-    expect_failed(dsa_session_prefill(session_, ids.data(), ids.size(), progress, &c, &taken),
+    expect_failed(dsa_session_prefill(session_, prompt.data(), prompt.size(), progress, &c, &taken),
                   DSA_ERROR_CANCELLED, {});
     EXPECT_EQ(taken, 77U);
     EXPECT_EQ(c.seen, std::vector<dsa_status>(8, DSA_ERROR_BUSY));
-    EXPECT_EQ(tokens(session_), prompt(32));
+    EXPECT_EQ(tokens(session_), ids(32));
 }
 
 TEST_F(CApi, ClosingMayHappenAnyTime) {
     // The session's handle, in its own callback: the call ends, then the memory goes.
-    ASSERT_EQ(prefill(session_, prompt(20)), DSA_OK);
+    ASSERT_EQ(prefill(session_, ids(20)), DSA_OK);
     dsa_generate_result result{};
     result.size = sizeof(result);
     const auto close_session = [](void* user, int32_t, const char*, size_t) {
@@ -312,25 +297,25 @@ TEST_F(CApi, ClosingMayHappenAnyTime) {
     EXPECT_EQ(result.num_tokens, 1);
     // The engine, with a session open.
     ASSERT_EQ(dsa_session_new(engine_, &session_), DSA_OK);
-    ASSERT_EQ(prefill(session_, prompt(20)), DSA_OK);
+    ASSERT_EQ(prefill(session_, ids(20)), DSA_OK);
     ASSERT_EQ(dsa_engine_close(engine_), DSA_OK);
     expect_failed(dsa_session_decode(session_, 1), DSA_ERROR_CLOSED, {"closed"});
     expect_failed(dsa_session_generate(session_, nullptr, nullptr, nullptr, nullptr),
                   DSA_ERROR_CLOSED, {"closed"});
     expect_failed(dsa_session_new(engine_, &session_), DSA_ERROR_INVALID_ARGUMENT,
                   {"not an open handle"});
-    EXPECT_EQ(tokens(session_), prompt(20));
+    EXPECT_EQ(tokens(session_), ids(20));
     EXPECT_EQ(dsa_session_close(session_), DSA_OK);
 }
 
 TEST_F(CApi, NoExceptionCrosses) {
-    ASSERT_EQ(prefill(session_, prompt(20)), DSA_OK);
+    ASSERT_EQ(prefill(session_, ids(20)), DSA_OK);
     const auto throws = [](void*, int32_t, const char*, size_t) -> bool {
         throw std::logic_error("of the host");
     };
     expect_failed(dsa_session_generate(session_, nullptr, throws, nullptr, nullptr),
                   DSA_ERROR_INTERNAL, {"of the host"});
-    EXPECT_EQ(tokens(session_), prompt(20));
+    EXPECT_EQ(tokens(session_), ids(20));
     // The last error is a thread's own.
     std::thread([] { EXPECT_STREQ(dsa_last_error(), ""); }).join();
 }

@@ -9,8 +9,8 @@
 #include <thread>
 
 #include "dsa/engine.h"
-#include "testing/checkpoint_builder.h"
 #include "testing/expect_error.h"
+#include "testing/small_checkpoint.h"
 
 namespace dsa {
 namespace {
@@ -19,39 +19,24 @@ using testing::expect_error;
 
 constexpr int64_t kChunk = 16;
 
-class SessionCalls : public ::testing::Test {
+class SessionCalls : public testing::SmallCheckpoint {
   protected:
-    static void SetUpTestSuite() {
-        folder_ = new testing::TempDir();
-        testing::write_checkpoint(folder_->path(), {});
-    }
-    static void TearDownTestSuite() {
-        delete folder_;
-        folder_ = nullptr;
-    }
-    static std::vector<int32_t> prompt(size_t n) {
-        std::vector<int32_t> ids(n);
-        for (size_t i = 0; i < n; ++i) ids[i] = static_cast<int32_t>((3 + 7 * i * i) % 301);
-        return ids;
-    }
-    // The logits behind prompt(n), from a session that nothing ever disturbed.
+    // The logits behind ids(n), from a session that nothing ever disturbed.
     std::vector<float> undisturbed(size_t n) const {
         Session s = engine_.new_session();
-        s.prefill(prompt(n));
+        s.prefill(ids(n));
         return {s.logits().begin(), s.logits().end()};
     }
-    // Completes what `session` has of prompt(n) and compares.
+    // Completes what `session` has of ids(n) and compares.
     void expect_same_bits(Session& session, size_t n) const {
-        session.take_turn(prompt(n));
+        session.take_turn(ids(n));
         const std::vector<float> expected = undisturbed(n);
         EXPECT_TRUE(std::equal(expected.begin(), expected.end(), session.logits().begin(),
                                session.logits().end()));
     }
 
-    static testing::TempDir* folder_;
     Engine engine_{folder_->path(), {.threads = 2, .context_length = 512, .prefill_chunk = kChunk}};
 };
-testing::TempDir* SessionCalls::folder_ = nullptr;
 
 TEST_F(SessionCalls, ASecondCallIsRefused) {
     Session session = engine_.new_session();
@@ -62,12 +47,12 @@ TEST_F(SessionCalls, ASecondCallIsRefused) {
             ++refused;
         };
         busy([&] { session.decode(1); });
-        busy([&] { session.prefill(prompt(2)); });
-        busy([&] { session.take_turn(prompt(2)); });
+        busy([&] { session.prefill(ids(2)); });
+        busy([&] { session.take_turn(ids(2)); });
         busy([&] { session.rewind(0); });
         busy([&] { session.generate({}); });
     };
-    session.prefill(prompt(40), {.on_progress = [&](int64_t done, int64_t) {
+    session.prefill(ids(40), {.on_progress = [&](int64_t done, int64_t) {
                         if (done == kChunk) try_all();                        // out of the callback
                         if (done == 2 * kChunk) std::thread(try_all).join();  // a second thread
                         return true;
@@ -83,12 +68,11 @@ TEST_F(SessionCalls, APrefillIsCancelledBetweenChunks) {
         if (done == 2 * kChunk) session.cancel();
         return true;
     }};
-    expect_error([&] { session.prefill(prompt(100), cancels); }, ErrorCode::kCancelled,
-                 {"cancelled"});
+    expect_error([&] { session.prefill(ids(100), cancels); }, ErrorCode::kCancelled, {"cancelled"});
     EXPECT_EQ(session.length(), 2 * kChunk);
     expect_same_bits(session, 100);
     session.rewind(0);
-    expect_error([&] { session.take_turn(prompt(100), cancels); }, ErrorCode::kCancelled,
+    expect_error([&] { session.take_turn(ids(100), cancels); }, ErrorCode::kCancelled,
                  {"cancelled"});
     expect_same_bits(session, 100);
 }
@@ -105,7 +89,7 @@ TEST_F(SessionCalls, APrefillIsCancelledFromAnotherThread) {
         });
         begun.arrive_and_wait();
         // The flag is raised again and again, so one of the layers sees it.
-        expect_error([&] { session.prefill(prompt(500)); }, ErrorCode::kCancelled, {"cancelled"});
+        expect_error([&] { session.prefill(ids(500)); }, ErrorCode::kCancelled, {"cancelled"});
         ended.store(true);
         other.join();
         EXPECT_EQ(session.length(), 0);
@@ -116,14 +100,14 @@ TEST_F(SessionCalls, APrefillIsCancelledFromAnotherThread) {
 TEST_F(SessionCalls, CancelWithoutACallDoesNothing) {
     Session session = engine_.new_session();
     session.cancel();
-    EXPECT_EQ(session.prefill(prompt(40)), 40);
+    EXPECT_EQ(session.prefill(ids(40)), 40);
     session.cancel();
     EXPECT_EQ(session.generate({.max_tokens = 3, .ignore_eos = true}).ids.size(), 3U);
 }
 
 TEST_F(SessionCalls, GenerationIsCancelled) {
     Session session = engine_.new_session();
-    session.prefill(prompt(40));
+    session.prefill(ids(40));
     int shown = 0;
     const GenerateResult result =
         session.generate({.ignore_eos = true}, [&](const GeneratedToken&) {
@@ -140,7 +124,7 @@ TEST_F(SessionCalls, GenerationIsCancelled) {
 
 TEST_F(SessionCalls, WhatACallbackThrowsComesOut) {
     Session session = engine_.new_session();
-    session.prefill(prompt(40));
+    session.prefill(ids(40));
     EXPECT_THROW(session.generate(
                      {.ignore_eos = true},
                      [](const GeneratedToken&) -> bool { throw std::logic_error("of the host"); }),
@@ -152,13 +136,13 @@ TEST_F(SessionCalls, WhatACallbackThrowsComesOut) {
 TEST_F(SessionCalls, AClosedEngineEndsItsSessions) {
     const Engine engine(folder_->path(), {.context_length = 512, .prefill_chunk = kChunk});
     Session idle = engine.new_session();
-    idle.prefill(prompt(20));
+    idle.prefill(ids(20));
     Session writing = engine.new_session();
-    writing.prefill(prompt(20));
+    writing.prefill(ids(20));
     Session reading = engine.new_session();
     expect_error(
         [&] {
-            reading.prefill(prompt(100), {.on_progress = [&](int64_t done, int64_t) {
+            reading.prefill(ids(100), {.on_progress = [&](int64_t done, int64_t) {
                                 if (done == 2 * kChunk) engine.close();
                                 return true;
                             }});
@@ -167,7 +151,7 @@ TEST_F(SessionCalls, AClosedEngineEndsItsSessions) {
     EXPECT_EQ(reading.length(), 2 * kChunk);
     expect_error([&] { writing.generate({}); }, ErrorCode::kClosed, {"closed"});
     expect_error([&] { idle.decode(1); }, ErrorCode::kClosed, {"closed"});
-    expect_error([&] { idle.take_turn(prompt(10)); }, ErrorCode::kClosed, {"closed"});
+    expect_error([&] { idle.take_turn(ids(10)); }, ErrorCode::kClosed, {"closed"});
     expect_error([&] { engine.new_session(); }, ErrorCode::kClosed, {"closed"});
     EXPECT_EQ(writing.length(), 20);
     EXPECT_EQ(writing.logits().size(), 301U);
@@ -185,8 +169,8 @@ TEST_F(SessionCalls, ObjectsThatWereMovedFromAreRefused) {
     refused([&] { session.logits(); });
     refused([&] { session.length(); });
     refused([&] { session.context_length(); });
-    refused([&] { session.prefill(prompt(2)); });
-    refused([&] { session.take_turn(prompt(2)); });
+    refused([&] { session.prefill(ids(2)); });
+    refused([&] { session.take_turn(ids(2)); });
     refused([&] { session.decode(1); });
     refused([&] { session.generate({}); });
     refused([&] { session.rewind(0); });
@@ -202,7 +186,7 @@ TEST_F(SessionCalls, ObjectsThatWereMovedFromAreRefused) {
     refused([&] { engine.new_session(); });
     refused([&] { engine.close(); });
     // NOLINTEND(bugprone-use-after-move)
-    taken.prefill(prompt(20));
+    taken.prefill(ids(20));
     EXPECT_EQ(taken.length(), 20);
 }
 

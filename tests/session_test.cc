@@ -8,40 +8,20 @@
 
 #include "dsa/chat.h"
 #include "dsa/engine.h"
-#include "testing/checkpoint_builder.h"
 #include "testing/expect_error.h"
+#include "testing/small_checkpoint.h"
 
 namespace dsa {
 namespace {
 
-using testing::CheckpointSpec;
-using testing::TempDir;
-
-class SessionTest : public ::testing::Test {
+class SessionTest : public testing::SmallCheckpoint {
   protected:
-    static void SetUpTestSuite() {
-        folder_ = new TempDir();
-        testing::write_checkpoint(folder_->path(), CheckpointSpec{});
-    }
-    static void TearDownTestSuite() {
-        delete folder_;
-        folder_ = nullptr;
-    }
     static Engine open(EngineOptions options = {}) {
         if (options.context_length == 0) options.context_length = 256;
         return Engine(folder_->path(), options);
     }
-    static std::vector<int32_t> ids(int64_t n, int32_t first = 5) {
-        std::vector<int32_t> v(static_cast<size_t>(n));
-        for (size_t i = 0; i < v.size(); ++i)
-            v[i] = static_cast<int32_t>((static_cast<size_t>(first) + 7 * i * i) % 301);
-        return v;
-    }
     static std::vector<float> copy(std::span<const float> x) { return {x.begin(), x.end()}; }
-
-    static TempDir* folder_;
 };
-TempDir* SessionTest::folder_ = nullptr;
 
 // The kernels promise the same bits (same_bits_test.cc), the reference does not.
 TEST_F(SessionTest, TheReferencePrefillsAndDecodesAlike) {

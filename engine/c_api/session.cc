@@ -56,6 +56,19 @@ int32_t stop_reason(StopReason reason) {
     return DSA_STOP_CANCELLED;
 }
 
+using TakeIn = int64_t (Session::*)(std::span<const int32_t>, const PrefillOptions&);
+
+// result (may be null): what the call returns.
+dsa_status take_in(TakeIn call, dsa_session* session, const int32_t* ids, size_t num_ids,
+                   dsa_progress progress, void* user, size_t* result) {
+    return guarded([&] {
+        const auto s = enter(session);
+        const int64_t n =
+            (s->session.*call)(array(ids, num_ids, "ids"), prefill_options(progress, user));
+        if (result != nullptr) *result = static_cast<size_t>(n);
+    });
+}
+
 }  // namespace
 }  // namespace dsa::c_api
 
@@ -92,22 +105,12 @@ dsa_status dsa_session_rewind(dsa_session* session, size_t n) {
 
 dsa_status dsa_session_prefill(dsa_session* session, const int32_t* ids, size_t num_ids,
                                dsa_progress progress, void* user, size_t* taken) {
-    return guarded([&] {
-        const auto s = enter(session);
-        const int64_t n =
-            s->session.prefill(array(ids, num_ids, "ids"), prefill_options(progress, user));
-        if (taken != nullptr) *taken = static_cast<size_t>(n);
-    });
+    return take_in(&dsa::Session::prefill, session, ids, num_ids, progress, user, taken);
 }
 
 dsa_status dsa_session_take_turn(dsa_session* session, const int32_t* ids, size_t num_ids,
                                  dsa_progress progress, void* user, size_t* kept) {
-    return guarded([&] {
-        const auto s = enter(session);
-        const int64_t n =
-            s->session.take_turn(array(ids, num_ids, "ids"), prefill_options(progress, user));
-        if (kept != nullptr) *kept = static_cast<size_t>(n);
-    });
+    return take_in(&dsa::Session::take_turn, session, ids, num_ids, progress, user, kept);
 }
 
 dsa_status dsa_session_decode(dsa_session* session, int32_t id) {

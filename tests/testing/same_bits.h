@@ -39,7 +39,7 @@ std::vector<float> logits_of(const BitsModel& model, const BitsWay& way,
 void expect_same_bits(std::span<const float> logits, std::span<const float> expected, int64_t rows,
                       const std::string& what);
 
-// Every ISA of this machine from `first` on, in both precisions, as parameters of a test.
+// Each of the ISAs in both precisions, as parameters of a test.
 std::vector<BitsModel> bits_models(const std::filesystem::path& folder, std::span<const Isa> isas);
 std::string bits_model_name(const BitsModel& model);
 
