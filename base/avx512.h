@@ -52,6 +52,26 @@ static inline __m512 e4m3_byte_to_f32(__m512i codes, int d) {
     return _mm512_castsi512_ps(_mm512_mask_mov_epi32(y, nan, _mm512_set1_epi32(0x7fc00000)));
 }
 
+// Whether any of the 64 codes is a NaN.
+static inline bool has_nan_code(__m512i codes) {
+    const __m512i magnitude = _mm512_and_si512(codes, _mm512_set1_epi8(0x7f));
+    return _mm512_cmpeq_epi8_mask(magnitude, _mm512_set1_epi8(0x7f)) != 0;
+}
+
+// Four codes c0 .. c3 in each dword, none of them NaN, to fp32 times 2^-8: emit(d, lanes) for each.
+// code << 7 read as fp16; vcvtph2ps takes subnormals without a penalty.
+template <class Emit>
+static inline void e4m3_dword_to_f32_over_256(__m512i codes, const Emit& emit) {
+    const __m512i fp16 = _mm512_set1_epi16(static_cast<int16_t>(0xbfff));  // less the copied sign
+    const __m512i even = _mm512_and_si512(_mm512_srai_epi16(_mm512_slli_epi16(codes, 8), 1), fp16);
+    const __m512i odd = _mm512_and_si512(_mm512_srai_epi16(codes, 1),
+                                         _mm512_set1_epi16(static_cast<int16_t>(0xbf80)));
+    emit(0, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(even)));
+    emit(1, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(odd)));
+    emit(2, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(even, 16))));
+    emit(3, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(odd, 16))));
+}
+
 // ---- masks ----
 
 // The lowest n bits, n in 0 .. 16 / 32 / 64.
@@ -67,25 +87,32 @@ static inline __mmask64 mask_64(int64_t n) {
 
 // ---- sums ----
 
-// Lane j of the result is the sum of the 16 lanes of v[j]. The order of additions is the same for
-// each j, so a value has the same bits wherever in a tile it is computed.
-static inline __m512 reduce_16(const __m512* v) {
-    __m512 a[8];
-    __m512 b[4];
+// Lane j of the result combines the 16 dwords of v[j]. The order is the same for each j, so a value
+// has the same bits wherever in a tile it is computed.
+template <class Combine>
+static inline __m512i combine_16(const __m512i* v, const Combine& combine) {
+    __m512i a[8];
+    __m512i b[4];
     for (int i = 0; i < 8; ++i)
-        a[i] = _mm512_add_ps(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]),
-                             _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
-    for (int i = 0; i < 4; ++i) {
-        const __m512d x = _mm512_castps_pd(a[2 * i]);
-        const __m512d y = _mm512_castps_pd(a[2 * i + 1]);
-        b[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
-                             _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
-    }
-    const __m512 c0 = _mm512_add_ps(_mm512_shuffle_f32x4(b[0], b[1], 0x88),
-                                    _mm512_shuffle_f32x4(b[0], b[1], 0xdd));
-    const __m512 c1 = _mm512_add_ps(_mm512_shuffle_f32x4(b[2], b[3], 0x88),
-                                    _mm512_shuffle_f32x4(b[2], b[3], 0xdd));
-    return _mm512_add_ps(_mm512_shuffle_f32x4(c0, c1, 0x88), _mm512_shuffle_f32x4(c0, c1, 0xdd));
+        a[i] = combine(_mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]),
+                       _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]));
+    for (int i = 0; i < 4; ++i)
+        b[i] = combine(_mm512_unpacklo_epi64(a[2 * i], a[2 * i + 1]),
+                       _mm512_unpackhi_epi64(a[2 * i], a[2 * i + 1]));
+    const __m512i c0 =
+        combine(_mm512_shuffle_i32x4(b[0], b[1], 0x88), _mm512_shuffle_i32x4(b[0], b[1], 0xdd));
+    const __m512i c1 =
+        combine(_mm512_shuffle_i32x4(b[2], b[3], 0x88), _mm512_shuffle_i32x4(b[2], b[3], 0xdd));
+    return combine(_mm512_shuffle_i32x4(c0, c1, 0x88), _mm512_shuffle_i32x4(c0, c1, 0xdd));
+}
+
+// Lane j of the result is the sum of the 16 lanes of v[j].
+static inline __m512 reduce_16(const __m512* v) {
+    __m512i bits[16];
+    for (int i = 0; i < 16; ++i) bits[i] = _mm512_castps_si512(v[i]);
+    return _mm512_castsi512_ps(combine_16(bits, [](__m512i x, __m512i y) {
+        return _mm512_castps_si512(_mm512_add_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(y)));
+    }));
 }
 
 // ---- transposition ----
@@ -138,8 +165,8 @@ static inline void load_columns(const uint16_t* p, const int64_t* offset, int64_
     transpose_16x16(v);
 }
 
-// 64 values of k (valid of them, zeros behind) of 16 columns: emit(step, lanes) for each value of
-// e4m3, as fp32, and for each pair of bf16, as dwords.
+// 64 values of k (valid of them, zeros behind) of 16 columns: emit(step, lanes) for each value, as
+// fp32.
 template <class Emit>
 static inline void e4m3_columns_to_f32(const uint8_t* p, const int64_t* offset, int64_t valid,
                                        const Emit& emit) {
@@ -150,37 +177,6 @@ static inline void e4m3_columns_to_f32(const uint8_t* p, const int64_t* offset, 
 #pragma GCC unroll 4
         for (int d = 0; d < 4; ++d) emit(4 * i + d, e4m3_byte_to_f32(v[i], d));
 }
-template <class Emit>
-static inline void bf16_column_pairs(const uint16_t* p, const int64_t* offset, int64_t valid,
-                                     const Emit& emit) {
-    for (int half = 0; half < 2; ++half) {
-        __m512i v[16];
-        load_columns(p + 32 * half, offset, valid - 32 * half, v);
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; ++i) emit(16 * half + i, v[i]);
-    }
-}
-
-// acc[2 i] and acc[2 i + 1] += row i of kRows times 16 columns each, k ascending: a
-// [kRows, k], row stride lda; each column group holds V::kStepK values of k of its 16 columns a
-// vector, vectors column_stride * V::kStepK elements apart. V: see gemm/cpu/nt_tile.h.
-template <class V, int kRows>
-static inline void multiply_columns(const typename V::Element* a, int64_t lda,
-                                    const typename V::Element* first,
-                                    const typename V::Element* second, int64_t column_stride,
-                                    int64_t num_k, __m512* acc) {
-    for (int64_t k = 0; k < num_k; k += V::kStepK) {
-        const typename V::Vec x = V::load(first + k * column_stride);
-        const typename V::Vec y = V::load(second + k * column_stride);
-#pragma GCC unroll 8
-        for (int i = 0; i < kRows; ++i) {
-            const typename V::Vec value = V::broadcast(a + i * lda + k);
-            acc[2 * i] = V::dot(acc[2 * i], value, x);
-            acc[2 * i + 1] = V::dot(acc[2 * i + 1], value, y);
-        }
-    }
-}
-
 // ---- exp ----
 
 // exp(x), relative error below 2e-7 where the result is a normal number; NaN stays NaN, -inf gives
@@ -296,6 +292,13 @@ static inline void e4m3_columns_to_bf16(const E4m3ToBf16& t, const uint8_t* p,
 static inline __m512i order_as_e4m3_pairs(__m512i values) {
     const __m128i order = _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
     return _mm512_shuffle_epi8(values, _mm512_broadcast_i32x4(order));
+}
+
+// Pairs (x0, x1) and (x2, x3) to (x0, x2) and (x1, x3).
+static inline void order_pairs(__m512i first, __m512i second, __m512i* even, __m512i* odd) {
+    const __m512i low = _mm512_set1_epi32(0xffff);  // 0xca: the first ? the second : the third
+    *even = _mm512_ternarylogic_epi64(low, first, _mm512_slli_epi32(second, 16), 0xca);
+    *odd = _mm512_ternarylogic_epi64(low, _mm512_srli_epi32(first, 16), second, 0xca);
 }
 
 // The pair at p in every lane.

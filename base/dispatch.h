@@ -15,6 +15,7 @@ const Table& select_kernels(Isa isa, const Table& portable, const Table& avx512,
             return avx512;
         case Isa::kAvx512Bf16:
             return avx512_bf16;
+        case Isa::kAvx2:  // no kernels of these modules yet
         case Isa::kPortable:
             break;
     }

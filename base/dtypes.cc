@@ -42,6 +42,8 @@ const char* to_string(DType dtype) {
             return "I16";
         case DType::kU8:
             return "U8";
+        case DType::kI8:
+            return "I8";
     }
     return "?";
 }
@@ -58,6 +60,7 @@ int64_t size_of(DType dtype) {
             return 2;
         case DType::kE4M3:
         case DType::kU8:
+        case DType::kI8:
             return 1;
     }
     return 0;

@@ -61,7 +61,7 @@ inline e4m3 to_e4m3(float x) {
     return {static_cast<uint8_t>(sign | (mag >> 20))};
 }
 
-enum class DType : uint8_t { kF32, kBF16, kE4M3, kI64, kI32, kI16, kU8 };
+enum class DType : uint8_t { kF32, kBF16, kE4M3, kI64, kI32, kI16, kU8, kI8 };
 
 // Name as in a safetensors header: "F32", "BF16", "F8_E4M3", ...
 const char* to_string(DType dtype);

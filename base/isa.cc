@@ -8,7 +8,7 @@
 namespace dsa {
 namespace {
 
-constexpr Isa kAllIsas[] = {Isa::kPortable, Isa::kAvx512, Isa::kAvx512Bf16};
+constexpr Isa kAllIsas[] = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16};
 
 bool cpu_has(Isa isa) {
 #if defined(__x86_64__)
@@ -18,6 +18,9 @@ bool cpu_has(Isa isa) {
     switch (isa) {
         case Isa::kPortable:
             return true;
+        case Isa::kAvx2:
+            // F16C is older than AVX2 and came with every CPU that has it.
+            return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
         case Isa::kAvx512:
             return avx512;
         case Isa::kAvx512Bf16:
@@ -43,6 +46,8 @@ const char* to_string(Isa isa) {
     switch (isa) {
         case Isa::kPortable:
             return "portable";
+        case Isa::kAvx2:
+            return "avx2";
         case Isa::kAvx512:
             return "avx512";
         case Isa::kAvx512Bf16:
@@ -59,6 +64,14 @@ const std::vector<Isa>& supported_isas() {
         return found;
     }();
     return isas;
+}
+
+bool cpu_has_vnni() {
+#if defined(__x86_64__)
+    return cpu_has(Isa::kAvx512) && __builtin_cpu_supports("avx512vnni");
+#else
+    return false;
+#endif
 }
 
 Isa resolve_isa(std::string_view name) {

@@ -7,13 +7,16 @@
 
 namespace dsa {
 
-enum class Isa { kPortable, kAvx512, kAvx512Bf16 };
+enum class Isa { kPortable, kAvx2, kAvx512, kAvx512Bf16 };
 
-// "portable", "avx512", "avx512_bf16": the spelling of DSA_ISA and --isa.
+// "portable", "avx2", "avx512", "avx512_bf16": the spelling of DSA_ISA and --isa.
 const char* to_string(Isa isa);
 
 // ISAs that this build has kernels for and this CPU runs, portable first, best last.
 const std::vector<Isa>& supported_isas();
+
+// Whether the CPU has AVX-512 VNNI: the int8 products of kAvx512 use it where it is there.
+bool cpu_has_vnni();
 
 // The ISA to use: `name` if not empty, else the environment's DSA_ISA if set, else the best one.
 // Throws kInvalidArgument for an unknown name, kUnsupported for one this CPU lacks.

@@ -3,9 +3,8 @@
 #include <cmath>
 
 #include "base/check.h"
-#include "base/dispatch.h"
 #include "base/lanes.h"
-#include "gemm/cpu/kernels.h"
+#include "gemm/cpu/select.h"
 
 namespace dsa::gemm {
 void rms_norm_row(const float* x, const float* weight, float eps, int64_t n, bf16* out) {
@@ -42,7 +41,7 @@ void add_rms_norm(Exec& exec, const AddRmsNormParams& p) {
 
 void silu_mul(Exec& exec, const SiluMulParams& p) {
     using namespace cpu;
-    const Kernels& kernels = DSA_SELECT_KERNELS(exec.isa);
+    const Kernels& kernels = kernels_for(exec.isa);
     exec.pool.parallel_for(p.m, [&](int64_t begin, int64_t end, int) {
         kernels.silu_mul(&p.gate[begin * p.n].bits, &p.up[begin * p.n].bits, (end - begin) * p.n,
                          &p.out[begin * p.n].bits);

@@ -3,16 +3,11 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "base/dispatch.h"
-#include "gemm/cpu/kernels.h"
+#include "gemm/cpu/select.h"
 #include "gemm/gemm.h"
-#include "gemm/schedule.h"
 
 namespace dsa::gemm {
 namespace {
-
-// Rows of A that share one widening of a weight tile.
-constexpr int64_t kRowBlock = 128;
 
 void check(const char* op, const BatchedGemmParams& p, int64_t rows_of_b, int64_t columns) {
     DSA_CHECK(p.batches >= 1 && p.m >= 1 && p.n >= 1 && p.k >= 1, op, ": ", p.batches,
@@ -30,25 +25,29 @@ const uint8_t* weight_at(const Weight& b, int64_t row, int64_t column) {
     return static_cast<const uint8_t*>(b.data) + (row * b.k + column) * size_of(b.dtype);
 }
 
-// Tiles of `tile_n` columns x blocks of kRowBlock rows of every batch: body(batch, row, col,
-// panel).
+// Scratch of an nt tile: the kernel's, and its rows.
+int64_t nt_scratch_bytes(int64_t k) {
+    return cpu::kNtScratchBytes +
+           cpu::kTileRows * num_blocks(k) * kScaleBlock * static_cast<int64_t>(sizeof(float));
+}
+
+// Tiles of `tile_n` columns x blocks of kTileRows rows of every batch: body(batch, row, col,
+// scratch).
 template <typename Body>
-void for_each_tile(Exec& exec, const BatchedGemmParams& p, int64_t tile_n, int64_t panel_bytes,
+void for_each_tile(Exec& exec, const BatchedGemmParams& p, int64_t tile_n, int64_t scratch_bytes,
                    const Body& body) {
     const Arena::Scope scope(exec.scratch);
-    auto* panels = exec.scratch.alloc<uint8_t>(exec.pool.num_threads() * align_up(panel_bytes));
-    const int64_t row_blocks = (p.m + kRowBlock - 1) / kRowBlock;
+    scratch_bytes = align_up(scratch_bytes);
+    auto* scratch = exec.scratch.alloc<uint8_t>(exec.pool.num_threads() * scratch_bytes);
+    const int64_t row_blocks = (p.m + cpu::kTileRows - 1) / cpu::kTileRows;
     const int64_t tiles = row_blocks * ((p.n + tile_n - 1) / tile_n);
-    for_each_unit(
-        exec.pool, 1,
-        [&](int64_t) {
-            return TaskSize{p.batches * tiles, 1};
-        },
-        [&](int64_t, int64_t unit, int thread) {
+    exec.pool.parallel_for(p.batches * tiles, [&](int64_t begin, int64_t end, int thread) {
+        for (int64_t unit = begin; unit < end; ++unit) {
             const int64_t tile = unit % tiles;
-            body(unit / tiles, tile % row_blocks * kRowBlock, tile / row_blocks * tile_n,
-                 panels + thread * align_up(panel_bytes));
-        });
+            body(unit / tiles, tile % row_blocks * cpu::kTileRows, tile / row_blocks * tile_n,
+                 scratch + thread * scratch_bytes);
+        }
+    });
 }
 
 }  // namespace
@@ -56,23 +55,25 @@ void for_each_tile(Exec& exec, const BatchedGemmParams& p, int64_t tile_n, int64
 void batched_gemm_nt(Exec& exec, const BatchedGemmParams& p) {
     check("batched_gemm_nt", p, p.n, p.k);
     using namespace cpu;
-    const Kernels& kernels = DSA_SELECT_KERNELS(exec.isa);
-    for_each_tile(exec, p, kTileN, nt_panel_bytes(p.k),
-                  [&](int64_t batch, int64_t row, int64_t col, void* panel) {
+    const Kernels& kernels = kernels_for(exec.isa);
+    for_each_tile(exec, p, kScaleBlock, nt_scratch_bytes(p.k),
+                  [&](int64_t batch, int64_t row, int64_t col, uint8_t* scratch) {
                       const int64_t b_row = p.b_row + batch * p.b_row_stride + col;
                       NtTile t{};
-                      t.m = std::min(kRowBlock, p.m - row);
-                      t.n = std::min(kTileN, p.n - col);
+                      t.m = std::min(kTileRows, p.m - row);
+                      t.n = std::min(kScaleBlock, p.n - col);
                       t.k = p.k;
-                      t.a = &p.a[batch * p.a_stride + row * p.lda].bits;
-                      t.lda = p.lda;
+                      t.a = scratch + kNtScratchBytes;
+                      t.a_block_stride = t.m * kScaleBlock;
+                      kernels.pack_rows({t.m, p.k, p.a + batch * p.a_stride + row * p.lda, false,
+                                         p.lda, scratch + kNtScratchBytes, t.a_block_stride});
                       t.b = weight_at(p.b, b_row, 0);
                       t.ldb = p.b.k;
                       if (p.b.is_fp8())
                           t.b_scale = p.b.scale_inv + b_row / kScaleBlock * num_blocks(p.k);
                       t.d = p.d + batch * p.d_stride + row * p.ldd + col;
                       t.ldd = p.ldd;
-                      t.panel = panel;
+                      t.scratch = scratch;
                       (p.b.is_fp8() ? kernels.nt_e4m3 : kernels.nt_bf16)(t);
                   });
 }
@@ -81,12 +82,13 @@ void batched_gemm_nn(Exec& exec, const BatchedGemmParams& p) {
     check("batched_gemm_nn", p, p.k, p.n);
     DSA_CHECK(p.k == cpu::kNnK, "batched_gemm_nn: k is ", p.k, ", expected ", cpu::kNnK);
     using namespace cpu;
-    const Kernels& kernels = DSA_SELECT_KERNELS(exec.isa);
+    const Kernels& kernels = kernels_for(exec.isa);
     for_each_tile(
-        exec, p, kTileNn, kNnPanelBytes, [&](int64_t batch, int64_t row, int64_t col, void* panel) {
+        exec, p, kTileNn, kNnPanelBytes,
+        [&](int64_t batch, int64_t row, int64_t col, uint8_t* panel) {
             const int64_t b_row = p.b_row + batch * p.b_row_stride;
             NnTile t{};
-            t.m = std::min(kRowBlock, p.m - row);
+            t.m = std::min(kTileRows, p.m - row);
             t.n = std::min(kTileNn, p.n - col);
             t.a = &p.a[batch * p.a_stride + row * p.lda].bits;
             t.lda = p.lda;
@@ -104,7 +106,7 @@ void batched_gemm_nn(Exec& exec, const BatchedGemmParams& p) {
 }
 
 int64_t batched_gemm_scratch_bytes(int64_t k, int num_threads) {
-    const int64_t panel = std::max(cpu::nt_panel_bytes(k), cpu::kNnPanelBytes);
+    const int64_t panel = std::max(nt_scratch_bytes(k), cpu::kNnPanelBytes);
     return Arena::bytes_for<uint8_t>(num_threads * align_up(panel));
 }
 

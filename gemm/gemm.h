@@ -19,14 +19,18 @@
 namespace dsa::gemm {
 
 // What happens to activations that meet an FP8 weight.
-enum class Precision { kBf16, kFp8 };
+enum class Precision {
+    kBf16,  // bf16, not quantised
+    kFp8,   // e4m3, a scale per 128 values
+    kInt8,  // int8, absmax / 127 per 128 values; the weight is requantised on the fly
+};
 
 // The A operand.
 struct Activations {
     const void* data = nullptr;  // [m, k] of dtype, row stride ld
-    DType dtype = DType::kBF16;  // kBF16 or kE4M3
+    DType dtype = DType::kBF16;  // kBF16, kE4M3 or kI8 in [-127, 127]
     int64_t ld = 0;
-    const float* scale = nullptr;  // kE4M3: [m, num_blocks(k)] by the strides below
+    const float* scale = nullptr;  // kE4M3, kI8: [m, num_blocks(k)] by the strides below
     int64_t scale_stride_m = 0;
     int64_t scale_stride_k = 0;
 };
@@ -46,7 +50,36 @@ struct GemmParams {
 };
 void fp8_gemm_nt(Exec& exec, const GemmParams& p);       // A e4m3, B e4m3
 void bf16_fp8_gemm_nt(Exec& exec, const GemmParams& p);  // A bf16, B e4m3
-void bf16_gemm_nt(Exec& exec, const GemmParams& p);      // A bf16, B bf16
+void int8_fp8_gemm_nt(Exec& exec,
+                      const GemmParams& p);          // A int8, B e4m3, requantised (numerics.md)
+void bf16_gemm_nt(Exec& exec, const GemmParams& p);  // A bf16, B bf16
+
+int64_t gemm_scratch_bytes(int64_t m, int64_t k, int num_threads);
+
+// Several products with weights of one shape, e4m3, a pointer a group: experts stay where the
+// checkpoint has them. Groups may be empty. Rows that belong to no group are not touched.
+struct GroupedGemm {
+    int64_t num_groups = 0;
+    Activations a;
+    const Weight* const* b = nullptr;  // [num_groups]
+    Output d;                          // rows as those of a
+};
+// Rows offsets[g] .. offsets[g + 1] belong to group g.
+struct GroupedContiguousParams : GroupedGemm {
+    const int32_t* offsets = nullptr;  // [num_groups + 1], ascending from 0
+};
+// Rows g * max_m .. g * max_m + masked_m[g] belong to group g.
+struct GroupedMaskedParams : GroupedGemm {
+    int64_t max_m = 0;
+    const int32_t* masked_m = nullptr;  // [num_groups]
+};
+void m_grouped_fp8_gemm_nt_contiguous(Exec& exec, const GroupedContiguousParams& p);
+void m_grouped_bf16_fp8_gemm_nt_contiguous(Exec& exec, const GroupedContiguousParams& p);
+void m_grouped_int8_fp8_gemm_nt_contiguous(Exec& exec, const GroupedContiguousParams& p);
+void m_grouped_fp8_gemm_nt_masked(Exec& exec, const GroupedMaskedParams& p);
+void m_grouped_bf16_fp8_gemm_nt_masked(Exec& exec, const GroupedMaskedParams& p);
+void m_grouped_int8_fp8_gemm_nt_masked(Exec& exec, const GroupedMaskedParams& p);
+int64_t grouped_gemm_scratch_bytes(int64_t rows, int64_t k, int64_t num_groups, int num_threads);
 
 // ---- layers ----
 
@@ -57,7 +90,7 @@ struct LinearOutput {
 };
 
 // Up to 8 linear layers over the same bf16 rows, in one parallel region. Rows are quantised once
-// where precision is kFp8 and a weight is FP8; a bf16 weight always meets bf16 rows.
+// where precision says so and a weight is FP8; a bf16 weight always meets bf16 rows.
 struct LinearParams {
     int64_t m = 0;
     const bf16* x = nullptr;  // [m, k]

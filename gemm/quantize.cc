@@ -4,8 +4,7 @@
 #include <cmath>
 
 #include "base/check.h"
-#include "base/dispatch.h"
-#include "gemm/cpu/kernels.h"
+#include "gemm/cpu/select.h"
 #include "gemm/weight.h"
 
 namespace dsa::gemm {
@@ -33,12 +32,24 @@ void quantize_1x128(Exec& exec, const Quantize1x128Params& p) {
     DSA_CHECK(p.m >= 0 && p.k > 0 && p.ldx >= p.k, "quantize_1x128: m ", p.m, ", k ", p.k,
               ", row stride ", p.ldx, "; expected m >= 0, k > 0, stride >= k");
     using namespace cpu;
-    const Kernels& kernels = DSA_SELECT_KERNELS(exec.isa);
+    const Kernels& kernels = kernels_for(exec.isa);
     const int64_t blocks = num_blocks(p.k);
     exec.pool.parallel_for(p.m, [&](int64_t begin, int64_t end, int) {
         for (int64_t row = begin; row < end; ++row)
             kernels.quantize_row(&p.x[row * p.ldx].bits, p.k, p.format == ScaleFormat::kUe8m0,
                                  &p.q[row * p.k].bits, p.scale + row * blocks);
+    });
+}
+
+void quantize_1x128_int8(Exec& exec, const Quantize1x128Int8Params& p) {
+    DSA_CHECK(p.m >= 0 && p.k > 0 && p.ldx >= p.k, "quantize_1x128_int8: m ", p.m, ", k ", p.k,
+              ", row stride ", p.ldx, "; expected m >= 0, k > 0, stride >= k");
+    const cpu::Kernels& kernels = cpu::kernels_for(exec.isa);
+    const int64_t blocks = num_blocks(p.k);
+    exec.pool.parallel_for(p.m, [&](int64_t begin, int64_t end, int) {
+        for (int64_t row = begin; row < end; ++row)
+            kernels.quantize_row_int8(&p.x[row * p.ldx].bits, p.k, p.q + row * p.k,
+                                      p.scale + row * blocks);
     });
 }
 

@@ -31,4 +31,15 @@ struct Quantize1x128Params {
 };
 void quantize_1x128(Exec& exec, const Quantize1x128Params& p);
 
+// int8: s = max |x| / 127, q = round(x / s) in [-127, 127]. A block with an infinity or NaN gets
+// the scale NaN; one below 1e-36 gets 0.
+struct Quantize1x128Int8Params {
+    int64_t m, k;
+    const bf16* x;  // [m, k], row stride ldx
+    int64_t ldx;
+    int8_t* q;     // [m, k] contiguous
+    float* scale;  // [m, ceil(k / 128)] contiguous
+};
+void quantize_1x128_int8(Exec& exec, const Quantize1x128Int8Params& p);
+
 }  // namespace dsa::gemm

@@ -15,10 +15,10 @@ struct TaskSize {
     int64_t unit_cost;
 };
 
-// Calls body(task, unit, thread) for every unit of every task; size(i) gives TaskSize of task i.
-// Which thread runs a unit depends on the sizes alone.
+// Calls body(task, first, last, thread) for ranges of units that cover every task; size(i) gives
+// TaskSize of task i. Which thread runs a unit depends on the sizes alone.
 template <typename Size, typename Body>
-void for_each_unit(ThreadPool& pool, int64_t num_tasks, const Size& size, const Body& body) {
+void for_each_range(ThreadPool& pool, int64_t num_tasks, const Size& size, const Body& body) {
     int64_t total = 0;
     for (int64_t i = 0; i < num_tasks; ++i) total += size(i).units * size(i).unit_cost;
     if (total == 0) return;
@@ -33,7 +33,7 @@ void for_each_unit(ThreadPool& pool, int64_t num_tasks, const Size& size, const 
             if (task_cost == 0) continue;
             const int64_t skip = begin > cost ? (begin - cost + s.unit_cost - 1) / s.unit_cost : 0;
             const int64_t stop = std::min(s.units, (end - cost + s.unit_cost - 1) / s.unit_cost);
-            for (int64_t u = skip; u < stop; ++u) body(i, u, thread);
+            if (skip < stop) body(i, skip, stop, thread);
             cost += task_cost;
         }
     });

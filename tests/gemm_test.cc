@@ -23,10 +23,12 @@ using testing::weight_at;
 struct Shape {
     int64_t m, n, k;
 };
-const Shape kShapes[] = {{1, 1, 1},    {1, 16, 128},  {1, 37, 200}, {2, 17, 129},  {3, 128, 64},
-                         {4, 16, 256}, {5, 130, 320}, {7, 256, 96}, {64, 48, 512}, {131, 33, 384}};
+const Shape kShapes[] = {{1, 1, 1},      {1, 16, 128},   {1, 37, 200},  {1, 400, 640},
+                         {2, 17, 129},   {3, 128, 64},   {4, 16, 256},  {5, 130, 320},
+                         {7, 256, 96},   {13, 70, 2048}, {64, 48, 512}, {131, 33, 384},
+                         {300, 300, 130}};
 
-// Rows of A in either type, and what they mean.
+// Rows of A in any type, and what they mean.
 struct Rows {
     std::vector<bf16> plain;
     std::vector<e4m3> codes;
@@ -47,12 +49,18 @@ Rows random_rows(Random& random, DType dtype, int64_t m, int64_t k) {
     const int64_t blocks = num_blocks(k);
     r.codes = random.e4m3s(m * k);
     r.scale = random.floats(m * blocks, 0.1F);
+    if (dtype == DType::kI8)
+        for (e4m3& code : r.codes)
+            code.bits = static_cast<uint8_t>(static_cast<int8_t>(random.below(255) - 127));
     r.view = {r.codes.data(), dtype, k, r.scale.data(), blocks, 1};
     for (int64_t i = 0; i < m; ++i)
-        for (int64_t j = 0; j < k; ++j)
+        for (int64_t j = 0; j < k; ++j) {
+            const e4m3 code = r.codes[static_cast<size_t>(i * k + j)];
+            const double value = dtype == DType::kI8 ? static_cast<int8_t>(code.bits)
+                                                     : static_cast<double>(to_float(code));
             r.value[static_cast<size_t>(i * k + j)] =
-                static_cast<double>(to_float(r.codes[static_cast<size_t>(i * k + j)])) *
-                r.scale[static_cast<size_t>(i * blocks + j / 128)];
+                value * r.scale[static_cast<size_t>(i * blocks + j / 128)];
+        }
     return r;
 }
 
@@ -65,12 +73,35 @@ void expect_near(double got, double want, double magnitude, int64_t k, bool bf16
     ASSERT_NEAR(got, want, sum_error + out_error);
 }
 
+// The weight as int8 products see it: 128 of k rounded to multiples of largest / 127.
+std::vector<double> requantised(const Weight& w) {
+    std::vector<double> value(static_cast<size_t>(w.n * w.k));
+    for (int64_t j = 0; j < w.n; ++j)
+        for (int64_t k0 = 0; k0 < w.k; k0 += 128) {
+            const int64_t end = std::min(w.k, k0 + 128);
+            const auto code = [&](int64_t k) {
+                return static_cast<double>(
+                    to_float(e4m3{static_cast<const uint8_t*>(w.data)[j * w.k + k]}));
+            };
+            double largest = 0.0;
+            for (int64_t k = k0; k < end; ++k) largest = std::max(largest, std::fabs(code(k)));
+            const double scale = w.scale_inv[j / 128 * num_blocks(w.k) + k0 / 128];
+            for (int64_t k = k0; k < end && largest > 0.0; ++k)  // ties are exact: up
+                value[static_cast<size_t>(j * w.k + k)] =
+                    std::copysign(std::floor(127.0 * std::fabs(code(k)) / largest + 0.5), code(k)) *
+                    (largest / 127.0 * scale);
+        }
+    return value;
+}
+
 class GemmIsa : public ::testing::TestWithParam<Isa> {};
 INSTANTIATE_TEST_SUITE_P(All, GemmIsa, ::testing::ValuesIn(supported_isas()),
                          [](const auto& param) { return std::string(to_string(param.param)); });
 
 void run(Exec& exec, const GemmParams& p) {
-    if (p.a.dtype == DType::kE4M3) {
+    if (p.a.dtype == DType::kI8) {
+        int8_fp8_gemm_nt(exec, p);
+    } else if (p.a.dtype == DType::kE4M3) {
         fp8_gemm_nt(exec, p);
     } else if (p.b.is_fp8()) {
         bf16_fp8_gemm_nt(exec, p);
@@ -82,8 +113,10 @@ void run(Exec& exec, const GemmParams& p) {
 TEST_P(GemmIsa, DenseMatchesDouble) {
     OpContext context(GetParam());
     Random random(1);
-    const std::pair<DType, DType> types[] = {
-        {DType::kE4M3, DType::kE4M3}, {DType::kBF16, DType::kE4M3}, {DType::kBF16, DType::kBF16}};
+    const std::pair<DType, DType> types[] = {{DType::kE4M3, DType::kE4M3},
+                                             {DType::kBF16, DType::kE4M3},
+                                             {DType::kI8, DType::kE4M3},
+                                             {DType::kBF16, DType::kBF16}};
     for (const Shape& s : kShapes) {
         for (const auto& [a_type, b_type] : types) {
             for (const bool f32 : {false, true}) {
@@ -92,6 +125,8 @@ TEST_P(GemmIsa, DenseMatchesDouble) {
                 const Rows a = random_rows(random, a_type, s.m, s.k);
                 const OwnedWeight b =
                     random_weight(random, b_type, s.n, s.k, 2 * (1 + random.below(20)));
+                std::vector<double> value;  // of b
+                if (a_type == DType::kI8) value = requantised(b.view);
                 const int64_t ldd = s.n + 3;
                 std::vector<float> d32(static_cast<size_t>(s.m * ldd), -7.0F);
                 std::vector<bf16> d16(static_cast<size_t>(s.m * ldd), to_bf16(-7.0F));
@@ -106,7 +141,9 @@ TEST_P(GemmIsa, DenseMatchesDouble) {
                         double magnitude = 0.0;
                         for (int64_t k = 0; k < s.k; ++k) {
                             const double x =
-                                a.value[static_cast<size_t>(i * s.k + k)] * weight_at(b.view, j, k);
+                                a.value[static_cast<size_t>(i * s.k + k)] *
+                                (value.empty() ? weight_at(b.view, j, k)
+                                               : value[static_cast<size_t>(j * s.k + k)]);
                             want += x;
                             magnitude += std::fabs(x);
                         }
@@ -128,7 +165,7 @@ TEST_P(GemmIsa, RowsHaveTheSameBitsWhateverMAndThreads) {
     const int64_t m = 70;
     const int64_t n = 200;
     const int64_t k = 320;
-    for (const DType a_type : {DType::kBF16, DType::kE4M3}) {
+    for (const DType a_type : {DType::kBF16, DType::kE4M3, DType::kI8}) {
         const Rows a = random_rows(random, a_type, m, k);
         const OwnedWeight b = random_weight(random, DType::kE4M3, n, k);
         std::vector<float> whole(static_cast<size_t>(m * n));
@@ -180,6 +217,146 @@ TEST_P(GemmIsa, EveryCodeOfTheWeightWidensExactly) {
                     ASSERT_EQ(got, want) << "code " << j;
                 }
             }
+        }
+    }
+}
+
+// int8 by every largest magnitude: the same as plain C++, whose table the test above checks.
+TEST_P(GemmIsa, RequantisationIsTheSameForEveryLargestCode) {
+    Random random(7);
+    const int64_t n = 128;
+    const int64_t k = 128;
+    const int64_t m = 9;
+    std::vector<e4m3> codes(static_cast<size_t>(n * k));
+    for (int64_t j = 0; j < n; ++j)
+        for (int64_t i = 0; i < k; ++i)  // row j: codes 0 .. j with either sign
+            codes[static_cast<size_t>(j * k + i)].bits =
+                static_cast<uint8_t>((i == 5 ? j : random.below(j + 1)) | (random.below(2) << 7));
+    const std::vector<float> scales(1, 0.37F);
+    const Rows a = random_rows(random, DType::kI8, m, k);
+    const auto product = [&](Isa isa, int64_t rows) {
+        OpContext context(isa);
+        std::vector<float> d(static_cast<size_t>(rows * n));
+        int8_fp8_gemm_nt(context.exec, {rows,
+                                        a.view,
+                                        {codes.data(), DType::kE4M3, scales.data(), n, k},
+                                        {d.data(), DType::kF32, n}});
+        return d;
+    };
+    for (const int64_t rows : {int64_t{1}, m}) {
+        const std::vector<float> want = product(Isa::kPortable, rows);
+        const std::vector<float> got = product(GetParam(), rows);
+        for (size_t i = 0; i < want.size(); ++i) {
+            const bool nan_row = static_cast<int64_t>(i) % n == 127;  // its largest code is a NaN
+            ASSERT_EQ(std::isnan(want[i]), nan_row);
+            if (nan_row) {
+                ASSERT_TRUE(std::isnan(got[i])) << i;
+            } else {
+                ASSERT_EQ(got[i], want[i]) << "row " << i / n << ", largest code " << i % n;
+            }
+        }
+    }
+}
+
+TEST_P(GemmIsa, Int8RowsAreRoundedAndNanSpoilsItsRow) {
+    OpContext context(GetParam());
+    Random random(8);
+    const int64_t m = 5;
+    const int64_t k = 300;
+    std::vector<bf16> x = random.bf16s(m * k);
+    for (int64_t i = 0; i < k; ++i) x[static_cast<size_t>(1 * k + i)] = to_bf16(0.0F);
+    x[static_cast<size_t>(2 * k + 140)] = to_bf16(NAN);
+    x[static_cast<size_t>(3 * k + 7)] = to_bf16(-INFINITY);
+    std::vector<int8_t> q(x.size());
+    std::vector<float> scale(static_cast<size_t>(m * 3));
+    quantize_1x128_int8(context.exec, {m, k, x.data(), k, q.data(), scale.data()});
+    for (int64_t i = 0; i < m; ++i)
+        for (int64_t j = 0; j < k; ++j) {
+            const float s = scale[static_cast<size_t>(i * 3 + j / 128)];
+            const float value = to_float(x[static_cast<size_t>(i * k + j)]);
+            const auto got = static_cast<float>(q[static_cast<size_t>(i * k + j)]);
+            ASSERT_GE(got, -127.0F);
+            if ((i == 2 && j / 128 == 1) || (i == 3 && j / 128 == 0)) {
+                ASSERT_TRUE(std::isnan(s));
+            } else {
+                ASSERT_NEAR(got * s, value, s * 0.502F) << i << " " << j;
+            }
+        }
+    const OwnedWeight b = random_weight(random, DType::kE4M3, 40, k);
+    for (const int64_t rows : {m, int64_t{1}}) {
+        std::vector<float> d(static_cast<size_t>(rows * 40));
+        const int64_t first = m - rows == 0 ? 0 : 3;
+        int8_fp8_gemm_nt(context.exec,
+                         {rows,
+                          {q.data() + first * k, DType::kI8, k, scale.data() + first * 3, 3, 1},
+                          b.view,
+                          {d.data(), DType::kF32, 40}});
+        for (int64_t i = 0; i < rows; ++i)
+            for (int64_t j = 0; j < 40; ++j)
+                EXPECT_EQ(std::isnan(d[static_cast<size_t>(i * 40 + j)]),
+                          i + first == 2 || i + first == 3);
+    }
+}
+
+TEST_P(GemmIsa, GroupedEqualsDense) {
+    OpContext context(GetParam());
+    Random random(10);
+    const int64_t k = 272;
+    const int64_t n = 72;
+    const int32_t counts[] = {3, 0, 1, 16, 0};
+    const int32_t offsets[] = {0, 3, 3, 4, 20, 20};
+    const int64_t max_m = 17;
+    std::vector<OwnedWeight> weights(5);
+    std::vector<const Weight*> pointers(5);
+    for (size_t g = 0; g < 5; ++g) {
+        weights[g] = random_weight(random, DType::kE4M3, n, k);
+        pointers[g] = &weights[g].view;
+    }
+    for (const DType type : {DType::kBF16, DType::kE4M3, DType::kI8}) {
+        const Rows a = random_rows(random, type, 5 * max_m, k);
+        std::vector<float> contiguous(static_cast<size_t>(20 * n), -7.0F);
+        std::vector<float> masked(static_cast<size_t>(5 * max_m * n), -7.0F);
+        GroupedContiguousParams c;
+        c.num_groups = 5;
+        c.a = a.view;
+        c.b = pointers.data();
+        c.d = {contiguous.data(), DType::kF32, n};
+        c.offsets = offsets;
+        GroupedMaskedParams p;
+        static_cast<GroupedGemm&>(p) = c;
+        p.d.data = masked.data();
+        p.max_m = max_m;
+        p.masked_m = counts;
+        if (type == DType::kBF16) {
+            m_grouped_bf16_fp8_gemm_nt_contiguous(context.exec, c);
+            m_grouped_bf16_fp8_gemm_nt_masked(context.exec, p);
+        } else if (type == DType::kE4M3) {
+            m_grouped_fp8_gemm_nt_contiguous(context.exec, c);
+            m_grouped_fp8_gemm_nt_masked(context.exec, p);
+        } else {
+            m_grouped_int8_fp8_gemm_nt_contiguous(context.exec, c);
+            m_grouped_int8_fp8_gemm_nt_masked(context.exec, p);
+        }
+        const auto dense = [&](int64_t g, int64_t first) {
+            std::vector<float> d(static_cast<size_t>(counts[g] * n));
+            Activations rows = a.view;
+            rows.data = static_cast<const uint8_t*>(rows.data) + first * k * size_of(type);
+            if (rows.scale != nullptr) rows.scale += first * rows.scale_stride_m;
+            if (counts[g] > 0)
+                run(context.exec, {counts[g],
+                                   rows,
+                                   *pointers[static_cast<size_t>(g)],
+                                   {d.data(), DType::kF32, n}});
+            return d;
+        };
+        for (int64_t g = 0; g < 5; ++g) {
+            const std::vector<float> by_offset = dense(g, offsets[g]);
+            const std::vector<float> by_mask = dense(g, g * max_m);
+            EXPECT_TRUE(std::equal(by_offset.begin(), by_offset.end(),
+                                   contiguous.begin() + offsets[g] * n));
+            EXPECT_TRUE(std::equal(by_mask.begin(), by_mask.end(), masked.begin() + g * max_m * n));
+            for (int64_t i = counts[g] * n; i < max_m * n; ++i)  // rows of no group
+                ASSERT_EQ(masked[static_cast<size_t>(g * max_m * n + i)], -7.0F);
         }
     }
 }

@@ -51,7 +51,7 @@ compile() {
         # The compiler's own folders are in the paths of system packages too.
         [[ -n $path && $path != /usr/include && $path != /usr/local/include ]] && flags+=(-I "$path")
     done <"$includes/$target.txt"
-    (cd "$work" && "$cxx" -std=c++20 -fsyntax-only -x c++ "$@" "${flags[@]}" -) >"$work/log" 2>&1
+    (cd "$work" && "$cxx" -std=c++20 -Wno-psabi -fsyntax-only -x c++ "$@" "${flags[@]}" -) >"$work/log" 2>&1
 }
 
 # Every header of the list $work/may compiles, all in one file.

@@ -6,18 +6,21 @@
 
 #include "base/avx512.h"
 #include "gemm/cpu/kernels.h"
+#include "gemm/cpu/lanes512.h"
 #include "gemm/cpu/nn_tile.h"
 #include "gemm/cpu/nt_tile.h"
+#include "gemm/cpu/peak512.h"
 #include "gemm/cpu/rows_avx512.h"
 
 namespace dsa::gemm::cpu {
 namespace {
 
-struct V {
+struct V : Lanes512 {
     using Vec = __m512;
     using Element = float;
     struct State {};
     static constexpr int kStepK = 1;
+    static constexpr int kRows = 12;
 
     static inline State load_state() { return {}; }
     static inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
@@ -39,23 +42,29 @@ struct V {
     }
 
     template <class Code>
-    static inline void widen_row(const uint16_t* a, int64_t k, float* out) {
-        for (int64_t i = 0; i < (k + 127) / 128 * 128; i += 16)
-            _mm512_storeu_ps(out + i, load_b(a + i, k - i));
+    static inline void pack_row(const Code* a, int64_t valid, float* out) {
+        for (int64_t i = 0; i < kBlockK; i += 16) store(out + i, load_b(a + i, valid - i));
     }
-    template <class Emit>
-    static inline void widen_columns(const State&, const uint8_t* b, const int64_t* offset,
-                                     int64_t valid, const Emit& emit) {
-        simd::e4m3_columns_to_f32(b, offset, valid, emit);
-    }
-    template <class Emit>
-    static inline void widen_columns(const State&, const uint16_t* b, const int64_t* offset,
-                                     int64_t valid, const Emit& emit) {
-        const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000U));
-        simd::bf16_column_pairs(b, offset, valid, [&](int64_t step, __m512i pair) {
-            emit(2 * step, _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16)));
-            emit(2 * step + 1, _mm512_castsi512_ps(_mm512_and_si512(pair, high)));
-        });
+    template <class Code>
+    static constexpr float kWidened = sizeof(Code) == 1 ? 256.0F : 1.0F;
+
+    template <class Code, class Emit>
+    static inline void widen(const State&, const Raw* raw, const Emit& emit) {
+        if constexpr (sizeof(Code) == 1) {
+            if (__builtin_expect(simd::has_nan_code(raw[0]), 0)) {
+                for (int d = 0; d < 4; ++d)
+                    emit(d, _mm512_mul_ps(simd::e4m3_byte_to_f32(raw[0], d),
+                                          _mm512_set1_ps(1.0F / kWidened<Code>)));
+            } else {
+                simd::e4m3_dword_to_f32_over_256(raw[0], emit);
+            }
+        } else {
+            const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000U));
+            for (int pair = 0; pair < 2; ++pair) {
+                emit(2 * pair, _mm512_castsi512_ps(_mm512_slli_epi32(raw[pair], 16)));
+                emit(2 * pair + 1, _mm512_castsi512_ps(_mm512_and_si512(raw[pair], high)));
+            }
+        }
     }
 
     template <class Code>
@@ -68,20 +77,17 @@ struct V {
     }
 };
 
-void widen_e4m3(const uint8_t* x, int64_t n, uint16_t* y) {
-    for (int64_t i = 0; i < n; i += 16)
-        _mm256_mask_storeu_epi16(y + i, simd::mask_16(n - i),
-                                 simd::f32_to_bf16(V::load_b(x + i, n - i)));
+double multiply_peak(int64_t rounds) {
+    return multiply_rounds(rounds, _mm512_set1_ps(1.0F), _mm512_set1_ps(1e-9F), _mm512_setzero_ps(),
+                           32.0, [](__m512 acc, __m512 a, __m512 b) { return V::dot(acc, a, b); });
 }
 
 }  // namespace
 
-extern const Kernels kAvx512Kernels = {nt_tile<V, uint8_t>,
-                                       nt_tile<V, uint16_t>,
-                                       nn_tile<V, uint8_t>,
-                                       nn_tile<V, uint16_t>,
-                                       widen_e4m3,
-                                       quantize_row,
-                                       silu_mul};
+extern const Kernels kAvx512Kernels = {
+    sizeof(V::Element),   pack_rows<V>,        nt_tile<V, uint8_t>,
+    nt_tile<V, uint16_t>, nn_tile<V, uint8_t>, nn_tile<V, uint16_t>,
+    quantize_row,         quantize_row_int8,   silu_mul,
+    read_lines,           multiply_peak};
 
 }  // namespace dsa::gemm::cpu

@@ -5,19 +5,23 @@
 #include <cstdint>
 
 #include "base/avx512.h"
+#include "gemm/cpu/int8_vnni.h"
 #include "gemm/cpu/kernels.h"
+#include "gemm/cpu/lanes512.h"
 #include "gemm/cpu/nn_tile.h"
 #include "gemm/cpu/nt_tile.h"
+#include "gemm/cpu/peak512.h"
 #include "gemm/cpu/rows_avx512.h"
 
 namespace dsa::gemm::cpu {
 namespace {
 
-struct V {
+struct V : Lanes512 {
     using Vec = __m512i;
     using Element = uint16_t;
     using State = simd::E4m3ToBf16;
     static constexpr int kStepK = 2;
+    static constexpr int kRows = 12;
 
     static inline State load_state() { return simd::load_e4m3_to_bf16(); }
     static inline Vec load(const uint16_t* p) { return _mm512_loadu_si512(p); }
@@ -31,28 +35,40 @@ struct V {
     static inline Vec broadcast_a(const uint16_t* p) { return broadcast(p); }
     static inline __m512 dot(__m512 acc, Vec a, Vec b) { return simd::dot_bf16(acc, a, b); }
 
-    template <class Code>
-    static inline void widen_row(const uint16_t* a, int64_t k, uint16_t* out) {
-        for (int64_t i = 0; i < (k + 127) / 128 * 128; i += 32) {
-            Vec v = load_a(a + i, k - i);
-            if constexpr (sizeof(Code) == 1) v = simd::order_as_e4m3_pairs(v);
-            _mm512_storeu_si512(out + i, v);
+    // Of each four values the order is x0, x2, x1, x3: what widening e4m3 gives at least cost.
+    static inline void pack_row(const uint16_t* a, int64_t valid, uint16_t* out) {
+#pragma GCC unroll 4
+        for (int64_t i = 0; i < kBlockK; i += 32)
+            store(out + i, simd::order_as_e4m3_pairs(load_a(a + i, valid - i)));
+    }
+    static inline void pack_row(const uint8_t* a, int64_t valid, uint16_t* out) {
+        const State state = load_state();
+        for (int64_t i = 0; i < kBlockK; i += 64) {
+            Vec v[2];
+            load_row(state, a + i, valid - i, v);
+            for (int h = 0; h < 2; ++h) store(out + i + 32 * h, simd::order_as_e4m3_pairs(v[h]));
         }
     }
-    template <class Emit>
-    static inline void widen_columns(const State& state, const uint8_t* b, const int64_t* offset,
-                                     int64_t valid, const Emit& emit) {
-        simd::e4m3_columns_to_bf16(state, b, offset, valid, emit);
-    }
-    template <class Emit>
-    static inline void widen_columns(const State&, const uint16_t* b, const int64_t* offset,
-                                     int64_t valid, const Emit& emit) {
-        simd::bf16_column_pairs(b, offset, valid, emit);
+    template <class Code>
+    static constexpr float kWidened = 1.0F;
+
+    template <class Code, class Emit>
+    static inline void widen(const State& state, const Raw* raw, const Emit& emit) {
+        Vec even;
+        Vec odd;
+        if constexpr (sizeof(Code) == 1) {
+            simd::e4m3_to_bf16_pairs(state, raw[0], &even, &odd);
+        } else {
+            simd::order_pairs(raw[0], raw[1], &even, &odd);
+        }
+        emit(0, even);
+        emit(1, odd);
     }
 
     // nn: rows k and k + 1 of B, interleaved.
     static inline void load_row(const State& state, const uint8_t* b, int64_t n, Vec* out) {
-        simd::e4m3_to_bf16(state, _mm512_maskz_loadu_epi8(simd::mask_64(n), b), &out[0], &out[1]);
+        simd::e4m3_to_bf16(state, _mm512_maskz_loadu_epi8(simd::mask_64(n > 0 ? n : 0), b), &out[0],
+                           &out[1]);
     }
     static inline void load_row(const State&, const uint16_t* b, int64_t n, Vec* out) {
         out[0] = load_a(b, n);
@@ -78,25 +94,29 @@ struct V {
     }
 };
 
-void widen_e4m3(const uint8_t* x, int64_t n, uint16_t* y) {
-    const V::State state = V::load_state();
-    for (int64_t i = 0; i < n; i += 64) {
-        __m512i v[2];
-        V::load_row(state, x + i, n - i, v);
-        for (int h = 0; h < 2; ++h)
-            if (n - i > 32 * h)
-                _mm512_mask_storeu_epi16(y + i + 32 * h, simd::mask_32(n - i - 32 * h), v[h]);
-    }
+double multiply_peak(int64_t rounds) {
+    const __m512i one = _mm512_set1_epi16(0x3f80);
+    return multiply_rounds(rounds, one, one, _mm512_setzero_ps(), 64.0,
+                           [](__m512 acc, __m512i a, __m512i b) { return V::dot(acc, a, b); });
 }
+
+struct ByPermute {
+    static inline __m512i lookup(__m512i table, __m512i index) {
+        return _mm512_permutexvar_epi8(index, table);
+    }
+};
+
+using Int8V = Int8Vnni<ByPermute>;
 
 }  // namespace
 
-extern const Kernels kAvx512Bf16Kernels = {nt_tile<V, uint8_t>,
-                                           nt_tile<V, uint16_t>,
-                                           nn_tile<V, uint8_t>,
-                                           nn_tile<V, uint16_t>,
-                                           widen_e4m3,
-                                           quantize_row,
-                                           silu_mul};
+extern const Kernels kAvx512Bf16Kernels = {
+    sizeof(V::Element),   pack_rows<V>,        nt_tile<V, uint8_t>,
+    nt_tile<V, uint16_t>, nn_tile<V, uint8_t>, nn_tile<V, uint16_t>,
+    quantize_row,         quantize_row_int8,   silu_mul,
+    read_lines,           multiply_peak};
+
+extern const Int8Kernels kVbmiInt8Kernels = {sizeof(Int8V::Element), pack_int8_rows<Int8V>,
+                                             int8_tile<Int8V>, vnni_peak};
 
 }  // namespace dsa::gemm::cpu

@@ -6,32 +6,43 @@
 
 namespace dsa::gemm::cpu {
 
-inline constexpr int64_t kTileN = 32;        // columns of an nt tile; divides the scale block
-inline constexpr int64_t kRowsTogether = 8;  // rows of A that a kernel may widen at a time
-inline constexpr int64_t kTileNn = 64;       // columns of an nn tile
-inline constexpr int64_t kNnK = 128;         // rows of B in an nn tile: one scale block
+inline constexpr int64_t kBlockK = 128;    // values of k under one scale
+inline constexpr int64_t kTileRows = 256;  // rows and columns of an nt tile, at most
+inline constexpr int64_t kTileColumns = 256;
+inline constexpr int64_t kColumnStep = 32;  // tiles start at multiples of it
+inline constexpr int64_t kTileNn = 64;      // columns of an nn tile
+inline constexpr int64_t kNnK = kBlockK;    // rows of B in an nn tile: one scale block
 
 // D[m, n] = A[m, k] B[n, k]^T. Order of operations of one element, whatever m, n and the place in a
-// tile: within each 64 of k one chain of multiply-adds; then total = fma(chain,
-// a_scale * b_scale, total). (Plain C++ sums 128 of k in 16 lanes instead.)
+// tile: within each 128 of k one chain of multiply-adds; then total = fma(chain, a_scale * b_scale,
+// total). (Plain C++ sums 128 of k in 16 lanes instead.)
 struct NtTile {
-    int64_t m, n, k;    // n in 1 .. kTileN
-    const uint16_t* a;  // bf16 [m, k]
-    int64_t lda;
+    int64_t m, n, k;  // m in 1 .. kTileRows, n in 1 .. kTileColumns
+    const void* a;    // packed rows: block b of row i starts at a_block_stride * b + 128 * i
+    int64_t a_block_stride;
     const float* a_scale;  // [m, blocks of k] by the strides below; nullptr: 1
     int64_t a_scale_stride_m, a_scale_stride_k;
     const void* b;  // [n, k] e4m3 or bf16
     int64_t ldb;
-    const float* b_scale;  // [blocks of k]; nullptr: 1
-    void* d;               // bf16 or f32
+    const float* b_scale;  // [blocks of n, blocks of k], row stride b_scale_ld; nullptr: 1
+    int64_t b_scale_ld;
+    void* d;  // bf16 or f32
     int64_t ldd;
     bool d_is_f32;
-    void* panel;  // scratch of nt_panel_bytes(k)
+    void* scratch;  // kNtScratchBytes: sums and a widened panel of B
 };
+inline constexpr int64_t kNtScratchBytes = (kTileRows * kTileColumns + kColumnStep * kBlockK) * 4;
 
-inline int64_t nt_panel_bytes(int64_t k) {
-    return (kTileN + kRowsTogether) * ((k + 127) / 128 * 128) * 4;
-}
+// Rows of A as the nt kernels want them: `element_size` bytes a value, blocks of 128 of k, zeros up
+// to the end of the last one.
+struct PackRows {
+    int64_t m, k;
+    const void* a;  // [m, k] bf16 or e4m3 (Int8Kernels: int8)
+    bool is_e4m3;
+    int64_t lda;
+    void* out;
+    int64_t block_stride;  // elements
+};
 
 // D[m, n] = A[m, 128] B[128, n] * b_scale, bf16 out. n in 1 .. kTileNn.
 struct NnTile {
@@ -45,23 +56,44 @@ struct NnTile {
     int64_t ldd;
     void* panel;  // scratch of kNnPanelBytes
 };
-inline constexpr int64_t kNnPanelBytes = kNnK * kTileNn * 4;
+inline constexpr int64_t kNnPanelBytes = (kNnK * kTileNn + kTileRows * (kBlockK + kColumnStep)) * 4;
 
 struct Kernels {
+    int64_t element_size;
+    void (*pack_rows)(const PackRows& p);
     void (*nt_e4m3)(const NtTile& t);
     void (*nt_bf16)(const NtTile& t);
     void (*nn_e4m3)(const NnTile& t);
     void (*nn_bf16)(const NnTile& t);
-    // n codes to bf16, exact.
-    void (*widen_e4m3)(const uint8_t* x, int64_t n, uint16_t* y);
     // e4m3 codes and scales [ceil(n / 128)] of a row of bf16; same bits in every ISA.
     void (*quantize_row)(const uint16_t* x, int64_t n, bool ue8m0, uint8_t* q, float* scale);
+    // int8 values and scales [ceil(n / 128)] of a row of bf16 (int8_tables.h); same bits in every
+    // ISA.
+    void (*quantize_row_int8)(const uint16_t* x, int64_t n, int8_t* q, float* scale);
     // out = bf16(silu(gate) * up)
     void (*silu_mul)(const uint16_t* gate, const uint16_t* up, int64_t n, uint16_t* out);
+    // For measuring limits: reads n bytes (a multiple of 64) and depends on all of them; operations
+    // done in `rounds` of the plainest loop of products (nullptr: no such products).
+    uint64_t (*read)(const uint8_t* p, int64_t n);
+    double (*multiply_peak)(int64_t rounds);
+};
+
+// The products of int8 rows: NtTile with B e4m3, and PackRows with A int8.
+struct Int8Kernels {
+    int64_t element_size;
+    void (*pack_rows)(const PackRows& p);
+    void (*nt)(const NtTile& t);
+    double (*peak)(int64_t rounds);
 };
 
 extern const Kernels kPortableKernels;
+extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
 extern const Kernels kAvx512Bf16Kernels;
+
+extern const Int8Kernels kPortableInt8Kernels;
+extern const Int8Kernels kAvx2Int8Kernels;
+extern const Int8Kernels kVnniInt8Kernels;
+extern const Int8Kernels kVbmiInt8Kernels;
 
 }  // namespace dsa::gemm::cpu

@@ -1,153 +1,328 @@
 #pragma once
-// The nt tile of NtTile for any vector ISA: lanes are 16 columns of B, so that no sum crosses
-// lanes. V (a type of the ISA file's anonymous namespace) gives:
-//   Vec, kStepK                  kStepK values of k for each of 16 columns
-//   Element                      type of a widened value
+// The nt tile of NtTile for any vector ISA: lanes are columns of B, so that no sum crosses lanes.
+// V (a type of the ISA file's anonymous namespace) gives:
+//   Sum, kLanes                  fp32 vector and its lanes, each a column; zero(), set1(x),
+//                                load_sum(p), store_sum(p, v), fma(a, b, c)
+//   Vec, Element, kStepK         kStepK values of k for each lane; type of a widened value
+//   kRows                        rows of A that meet 2 * kLanes columns of B in registers
+//   pack_row(a, valid, out)      128 values of k of a row of A (bf16 or e4m3; valid of them, zeros
+//                                behind) as Elements, in the order of k of widen()
+//   Raw, kLoadK, load_columns(b, offset, valid, out)   kLoadK values of k (valid of them, zeros
+//                                behind) of the kLanes columns at b + offset[j], transposed: for
+//                                each four of k one Raw of e4m3 or two of bf16
 //   State, load_state()          constants that widening keeps in registers
-//   widen_row<Code>(a, k, out)   a row of A to Elements, zeros up to a multiple of 128, in the
-//   order
-//                                of k that widen_columns() has for this Code
-//   widen_columns(state, b, offset, valid, emit)   64 values of k of the 16 columns at b +
-//   offset[j],
-//                                or valid < 64 and zeros: emit(step, Vec) for every step
-//   load(p), broadcast(p), dot(acc, a, b)
-// Code is uint8_t for e4m3 and uint16_t for bf16. Two forms with the same order of operations: one
-// row straight from B (decode: each weight is widened once, in registers), and eight rows x 32
-// columns from a widened panel of B. Everything is static inline: internal to the ISA file.
+//   widen<Code>(state, raw, emit)   four values of k: emit(step, Vec) for each step
+//   kWidened<Code>               what widened values are less than true ones by: a power of two
+//   load(p), store(p, v), broadcast(p), dot(acc, a, b)
+//   store_columns(d, n, x, y)    the first n of the columns of two sums, as fp32 or bf16
+// Two forms with one order of operations: a single row straight from B (decode: each weight is
+// widened once, in registers), and blocks of 128 of k: B widened into a panel that all rows meet,
+// sums in fp32 beside. Everything is static inline: internal to the ISA file.
 
 #include <cstdint>
 
-#include "base/avx512.h"
 #include "gemm/cpu/kernels.h"
 
 namespace dsa::gemm::cpu {
 
-inline constexpr int64_t kChain = 64;  // values of k in one chain of multiply-adds
-inline constexpr int64_t kLanes = 16;
-
-static inline float tile_scale(const NtTile& t, int64_t row, int64_t block) {
-    const float b = t.b_scale != nullptr ? t.b_scale[block] : 1.0F;
-    if (t.a_scale == nullptr) return b;
-    return t.a_scale[row * t.a_scale_stride_m + block * t.a_scale_stride_k] * b;
+static inline int64_t min_of(int64_t a, int64_t b) {
+    return a < b ? a : b;
 }
 
-// The columns of one row that a group of lanes has, from column `col`.
-static inline void store_row(const NtTile& t, int64_t row, int64_t col, __m512 v) {
-    if (col >= t.n) return;
-    const __mmask16 mask = simd::mask_16(t.n - col);
-    if (t.d_is_f32) {
-        _mm512_mask_storeu_ps(static_cast<float*>(t.d) + row * t.ldd + col, mask, v);
-    } else {
-        _mm256_mask_storeu_epi16(static_cast<uint16_t*>(t.d) + row * t.ldd + col, mask,
-                                 simd::f32_to_bf16(v));
-    }
+// Values of k that are multiplied for `valid` of a block: whole loads of columns.
+template <class V>
+static inline int64_t loaded_k(int64_t valid) {
+    return min_of((valid + V::kLoadK - 1) / V::kLoadK * V::kLoadK, kBlockK);
+}
+
+static inline float row_scale(const NtTile& t, int64_t row, int64_t k) {
+    if (t.a_scale == nullptr) return 1.0F;
+    return t.a_scale[row * t.a_scale_stride_m + k / kBlockK * t.a_scale_stride_k];
+}
+template <class V, class Code>
+static inline float column_scale(const NtTile& t, int64_t col, int64_t k) {
+    if (t.b_scale == nullptr) return V::template kWidened<Code>;
+    return t.b_scale[col / kBlockK * t.b_scale_ld + k / kBlockK] * V::template kWidened<Code>;
 }
 
 // Where the columns of lanes start; columns beyond n repeat the last one, and are not stored.
+template <class V>
 static inline void column_offsets(const NtTile& t, int64_t col, int64_t* offset) {
-    for (int64_t j = 0; j < kLanes; ++j) offset[j] = (col + j < t.n ? col + j : t.n - 1) * t.ldb;
+    for (int64_t j = 0; j < V::kLanes; ++j) offset[j] = (col + j < t.n ? col + j : t.n - 1) * t.ldb;
 }
 
-// Bytes from one tile of 16 columns to what should be on its way when the tile is read: the next
-// tile where columns are short, else further down the same columns.
-static inline int64_t prefetch_distance(int64_t column_bytes) {
-    constexpr int64_t kFar = 4096;
-    return column_bytes <= kFar / 4 ? kLanes * column_bytes : kFar;
-}
-
+// 64 values of k of the columns, `ahead` bytes further.
 template <class V, class Code>
-static inline void nt_one_row(const NtTile& t, const typename V::Element* a) {
-    const auto* b = static_cast<const Code*>(t.b);
-    const typename V::State state = V::load_state();
-    const int64_t ahead = prefetch_distance(t.ldb * static_cast<int64_t>(sizeof(Code)));
-    for (int64_t col = 0; col < t.n; col += kLanes) {
-        int64_t offset[kLanes];
-        column_offsets(t, col, offset);
-        __m512 total = _mm512_setzero_ps();
-        for (int64_t k = 0; k < t.k; k += kChain) {
-            for (int64_t j = 0; j < kLanes; ++j)
-                for (size_t line = 0; line < sizeof(Code); ++line)
-                    _mm_prefetch(
-                        reinterpret_cast<const uint8_t*>(b + k + offset[j]) + ahead + 64 * line,
-                        _MM_HINT_T0);
-            __m512 acc = _mm512_setzero_ps();
-            V::widen_columns(state, b + k, offset, t.k - k, [&](int64_t step, auto column) {
-                acc = V::dot(acc, V::broadcast(a + k + step * V::kStepK), column);
-            });
-            total = _mm512_fmadd_ps(acc, _mm512_set1_ps(tile_scale(t, 0, k / 128)), total);
+static inline void prefetch_columns(const Code* b, const int64_t* offset, int64_t ahead) {
+    for (int64_t j = 0; j < V::kLanes; ++j)
+        for (int64_t line = 0; line < static_cast<int64_t>(sizeof(Code)); ++line)
+            __builtin_prefetch(reinterpret_cast<const uint8_t*>(b + offset[j]) + ahead + 64 * line);
+}
+
+// 2 * kLanes columns of a row of D, those that there are.
+template <class V>
+static inline void store_sums(const NtTile& t, int64_t row, int64_t col, typename V::Sum x,
+                              typename V::Sum y) {
+    const int64_t at = row * t.ldd + col;
+    if (t.d_is_f32) {
+        V::store_columns(static_cast<float*>(t.d) + at, t.n - col, x, y);
+    } else {
+        V::store_columns(static_cast<uint16_t*>(t.d) + at, t.n - col, x, y);
+    }
+}
+
+// ---- one row ----
+
+// Bytes from where a column is read, `at` bytes into it, to what should be on its way then: further
+// down the same columns, or at the start of the next ones. All of it fits into L1.
+static inline int64_t prefetch_distance(int64_t at, int64_t bytes, int64_t next_columns) {
+    constexpr int64_t kAhead = 256;
+    if (bytes <= kAhead) return next_columns;
+    return at + kAhead < bytes ? kAhead : kAhead - bytes + next_columns;
+}
+
+// Columns of B that lie a multiple of 2 KB apart share few sets of L1: what is fetched for later
+// would be gone by then. These are fetched into L2, one unit ahead of their use and in the order of
+// addresses; a unit is some columns x kFetchBytes of each.
+inline constexpr int64_t kFetchBytes = 1024;
+
+static inline bool share_sets(const NtTile& t, int64_t code_bytes) {
+    return t.ldb * code_bytes % 2048 == 0;
+}
+
+class Fetcher {
+  public:
+    // The unit behind the one of `columns` columns from `col` that starts at k: further on in them,
+    // or of the next columns. `size`: bytes of a code.
+    void start_next(const NtTile& t, int64_t col, int64_t columns, int64_t k, int64_t size) {
+        const int64_t unit = kFetchBytes / size;
+        const bool same = k + unit < t.k;
+        const int64_t next = same ? k + unit : 0;
+        column_ =
+            static_cast<const uint8_t*>(t.b) + ((same ? col : col + columns) * t.ldb + next) * size;
+        stride_ = t.ldb * size;
+        lines_ = (min_of(t.k - next, unit) * size + 63) / 64;
+        columns_ = columns;
+        line_ = 0;
+    }
+    // `count` lines of it.
+    void fetch(int64_t count) {
+        while (columns_ > 0 && count > 0) {
+            const int64_t run = min_of(count, lines_ - line_);
+            for (int64_t i = 0; i < run; ++i) __builtin_prefetch(column_ + 64 * (line_ + i), 0, 2);
+            count -= run;
+            line_ += run;
+            if (line_ < lines_) return;
+            line_ = 0;
+            column_ += stride_;
+            --columns_;
         }
-        store_row(t, 0, col, total);
     }
-}
 
-// B as [steps][2 groups of 16 columns] vectors.
-template <class V, class Code>
-static inline void widen_panel(const NtTile& t, typename V::Element* panel) {
+  private:
+    const uint8_t* column_;
+    int64_t stride_, lines_, columns_, line_;
+};
+
+// One row x kGroups * kLanes columns from `col`; the groups' chains run side by side.
+template <class V, class Code, int kGroups>
+static inline void one_row_columns(const NtTile& t, int64_t col) {
     const auto* b = static_cast<const Code*>(t.b);
+    const auto* a = static_cast<const typename V::Element*>(t.a);
     const typename V::State state = V::load_state();
-    for (int64_t col = 0; col < kTileN; col += kLanes) {
-        int64_t offset[kLanes];
-        column_offsets(t, col, offset);
-        for (int64_t k = 0; k < t.k; k += kChain)
-            V::widen_columns(state, b + k, offset, t.k - k, [&](int64_t step, auto column) {
-                V::store(panel + (k + step * V::kStepK) * kTileN + col * V::kStepK, column);
-            });
+    constexpr int64_t kRaws = V::kLoadK / 4 * static_cast<int64_t>(sizeof(Code));
+    constexpr auto kBytes = static_cast<int64_t>(sizeof(Code));
+    constexpr int64_t kColumns = kGroups * V::kLanes;
+    const bool far = share_sets(t, kBytes);
+    Fetcher fetcher;
+    int64_t offset[kGroups][V::kLanes];
+    for (int g = 0; g < kGroups; ++g) column_offsets<V>(t, col + g * V::kLanes, offset[g]);
+    typename V::Sum total[kGroups];
+#pragma GCC unroll 4
+    for (auto& x : total) x = V::zero();
+    for (int64_t k = 0; k < t.k; k += kBlockK, a += t.a_block_stride) {
+        typename V::Sum acc[kGroups];
+#pragma GCC unroll 4
+        for (auto& x : acc) x = V::zero();
+        if (far && k % (kFetchBytes / kBytes) == 0) fetcher.start_next(t, col, kColumns, k, kBytes);
+        for (int64_t part = 0; part < loaded_k<V>(t.k - k); part += V::kLoadK) {
+            typename V::Raw raw[kGroups][kRaws];
+            if (far) fetcher.fetch(kColumns * kBytes);
+            const int64_t ahead =
+                prefetch_distance((k + part) * kBytes, t.k * kBytes, kColumns * t.ldb * kBytes);
+            for (int g = 0; g < kGroups; ++g) {
+                if (!far) prefetch_columns<V>(b + k + part, offset[g], ahead);
+                V::load_columns(b + k + part, offset[g], t.k - k - part, raw[g]);
+            }
+            for (int64_t i = 0; i < V::kLoadK; i += 4)
+#pragma GCC unroll 4
+                for (int g = 0; g < kGroups; ++g)
+                    V::template widen<Code>(
+                        state, raw[g] + i / 4 * static_cast<int64_t>(sizeof(Code)),
+                        [&](int64_t step, auto column) {
+                            const auto value = V::broadcast(a + part + i + step * V::kStepK);
+                            acc[g] = V::dot(acc[g], value, column);
+                        });
+        }
+        const float scale = row_scale(t, 0, k) * column_scale<V, Code>(t, col, k);
+#pragma GCC unroll 4
+        for (int g = 0; g < kGroups; ++g) total[g] = V::fma(acc[g], V::set1(scale), total[g]);
     }
+#pragma GCC unroll 2
+    for (int g = 0; g < kGroups; g += 2)
+        store_sums<V>(t, 0, col + g * V::kLanes, total[g], total[g + 1]);
 }
 
-// kRows rows from row0 x kTileN columns; a: kRows widened rows.
+template <class V, class Code>
+static inline void nt_one_row(const NtTile& t) {
+    int64_t col = 0;
+    for (; col + 4 * V::kLanes <= t.n; col += 4 * V::kLanes) one_row_columns<V, Code, 4>(t, col);
+    for (; col < t.n; col += 2 * V::kLanes) one_row_columns<V, Code, 2>(t, col);
+}
+
+// ---- many rows ----
+
+// Sums of kRows rows x 2 * kLanes columns over one block of k: c = a b * scale + (first ? 0 : c).
+// a [kRows][128], b [num_k / kStepK][2] vectors, c [kRows][2] vectors.
 template <class V, int kRows>
-static inline void nt_rows(const NtTile& t, const typename V::Element* a, int64_t lda,
-                           const typename V::Element* panel, int64_t row0) {
-    __m512 total[2 * kRows];
+static inline void multiply_panel(const typename V::Element* a, const typename V::Element* b,
+                                  int64_t num_k, const float* scale, bool first, float* c) {
+    typename V::Sum acc[2 * kRows];
+#pragma GCC unroll 32
+    for (int i = 0; i < 2 * kRows; ++i) acc[i] = V::zero();
+    constexpr int64_t kVec = V::kLanes * V::kStepK;
+    for (int64_t k = 0; k < num_k; k += V::kStepK) {
+        const typename V::Vec x = V::load(b + 2 * V::kLanes * k);
+        const typename V::Vec y = V::load(b + 2 * V::kLanes * k + kVec);
 #pragma GCC unroll 16
-    for (auto& x : total) x = _mm512_setzero_ps();
-    for (int64_t k = 0; k < t.k; k += kChain) {
-        __m512 acc[2 * kRows];
-#pragma GCC unroll 16
-        for (auto& x : acc) x = _mm512_setzero_ps();
-        simd::multiply_columns<V, kRows>(a + k, lda, panel + k * kTileN,
-                                         panel + k * kTileN + kLanes * V::kStepK, kTileN, kChain,
-                                         acc);
-#pragma GCC unroll 8
         for (int i = 0; i < kRows; ++i) {
-            const __m512 s = _mm512_set1_ps(tile_scale(t, row0 + i, k / 128));
-            total[2 * i] = _mm512_fmadd_ps(acc[2 * i], s, total[2 * i]);
-            total[2 * i + 1] = _mm512_fmadd_ps(acc[2 * i + 1], s, total[2 * i + 1]);
+            const typename V::Vec value = V::broadcast(a + i * kBlockK + k);
+            acc[2 * i] = V::dot(acc[2 * i], value, x);
+            acc[2 * i + 1] = V::dot(acc[2 * i + 1], value, y);
         }
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) {
-        store_row(t, row0 + i, 0, total[2 * i]);
-        store_row(t, row0 + i, kLanes, total[2 * i + 1]);
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 2
+        for (int g = 0; g < 2; ++g) {
+            float* sum = c + (2 * i + g) * V::kLanes;
+            V::store_sum(sum, V::fma(acc[2 * i + g], V::set1(scale[i]),
+                                     first ? V::zero() : V::load_sum(sum)));
+        }
+}
+
+// As multiply_panel for a number of rows, at most kRows, that is known at run time.
+template <class V, int kRows>
+static inline void multiply_some(int64_t rows, const typename V::Element* a,
+                                 const typename V::Element* b, int64_t num_k, const float* scale,
+                                 bool first, float* c) {
+    if (rows == kRows) return multiply_panel<V, kRows>(a, b, num_k, scale, first, c);
+    if constexpr (kRows > 1) multiply_some<V, kRows - 1>(rows, a, b, num_k, scale, first, c);
+}
+
+// 128 of k (valid of them) of 2 * kLanes columns from `col`.
+template <class V, class Code>
+static inline void widen_panel(const NtTile& t, const typename V::State& state, int64_t k,
+                               int64_t col, int64_t ahead, typename V::Element* panel) {
+    const auto* b = static_cast<const Code*>(t.b) + k;
+    constexpr int64_t kVec = V::kLanes * V::kStepK;
+    constexpr int64_t kRaws = V::kLoadK / 4 * static_cast<int64_t>(sizeof(Code));
+    for (int g = 0; g < 2; ++g) {
+        int64_t offset[V::kLanes];
+        column_offsets<V>(t, col + g * V::kLanes, offset);
+        for (int64_t part = 0; part < loaded_k<V>(t.k - k); part += V::kLoadK) {
+            prefetch_columns<V>(b + part, offset, ahead);
+            typename V::Raw raw[kRaws];
+            V::load_columns(b + part, offset, t.k - k - part, raw);
+#pragma GCC unroll 16
+            for (int64_t i = 0; i < V::kLoadK; i += 4)
+                V::template widen<Code>(
+                    state, raw + i / 4 * static_cast<int64_t>(sizeof(Code)),
+                    [&](int64_t step, auto column) {
+                        V::store(panel + ((part + i) / V::kStepK + step) * 2 * kVec + g * kVec,
+                                 column);
+                    });
+        }
     }
 }
 
-// As nt_rows for a number of rows, at most kRows, that is known at run time.
-template <class V, int kRows>
-static inline void nt_some_rows(const NtTile& t, const typename V::Element* a, int64_t lda,
-                                const typename V::Element* panel, int64_t row0, int64_t rows) {
-    if (rows == kRows) return nt_rows<V, kRows>(t, a, lda, panel, row0);
-    if constexpr (kRows > 1) nt_some_rows<V, kRows - 1>(t, a, lda, panel, row0, rows);
+// Rows of a panel: as even as can be.
+template <class V>
+static inline int64_t panel_rows(int64_t m) {
+    const int64_t panels = (m + V::kRows - 1) / V::kRows;
+    return (m + panels - 1) / panels;
+}
+
+// Packed rows of the next block of k, before their first use.
+template <class V>
+static inline void prefetch_rows(const typename V::Element* a, int64_t rows) {
+    const auto* p = reinterpret_cast<const uint8_t*>(a);
+    const int64_t bytes = rows * kBlockK * static_cast<int64_t>(sizeof(typename V::Element));
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+}
+
+template <class V>
+static inline void store_tile(const NtTile tile, const float* c) {
+    constexpr int64_t kColumns = 2 * V::kLanes;
+    for (int64_t col = 0; col < tile.n; col += kColumns)
+        for (int64_t row = 0; row < tile.m; ++row, c += kColumns)
+            store_sums<V>(tile, row, col, V::load_sum(c), V::load_sum(c + V::kLanes));
+}
+
+template <class V, class Code>
+static inline void nt_many_rows(const NtTile t, float* c, typename V::Element* panel) {
+    const auto* a = static_cast<const typename V::Element*>(t.a);
+    const typename V::State state = V::load_state();
+    const int64_t step_rows = panel_rows<V>(t.m);
+    constexpr int64_t kColumns = 2 * V::kLanes;
+    for (int64_t k = 0; k < t.k; k += kBlockK) {
+        const int64_t num_k = loaded_k<V>(t.k - k);
+        for (int64_t col = 0; col < t.n; col += kColumns) {
+            widen_panel<V, Code>(t, state, k, col, kBlockK * sizeof(Code), panel);
+            float scale[kTileRows];
+            for (int64_t i = 0; i < t.m; ++i)
+                scale[i] = row_scale(t, i, k) * column_scale<V, Code>(t, col, k);
+            float* sums = c + col * t.m;
+            const bool last = col + kColumns >= t.n && k + kBlockK < t.k;
+            for (int64_t row = 0; row < t.m; row += step_rows) {
+                const int64_t rows = min_of(step_rows, t.m - row);
+                if (last) prefetch_rows<V>(a + t.a_block_stride + row * kBlockK, rows);
+                multiply_some<V, V::kRows>(rows, a + row * kBlockK, panel, num_k, scale + row,
+                                           k == 0, sums + row * kColumns);
+            }
+        }
+        a += t.a_block_stride;
+    }
+    store_tile<V>(t, c);
 }
 
 template <class V, class Code>
 static inline void nt_tile(const NtTile& t) {
-    const int64_t lda = (t.k + 127) / 128 * 128;
-    auto* a = static_cast<typename V::Element*>(t.panel);  // kRowsTogether rows
-    typename V::Element* panel = a + kRowsTogether * lda;
-    if (t.m == 1) {
-        V::template widen_row<Code>(t.a, t.k, a);
-        nt_one_row<V, Code>(t, a);
-        return;
+    if (t.m == 1) return nt_one_row<V, Code>(t);
+    auto* c = static_cast<float*>(t.scratch);
+    nt_many_rows<V, Code>(t, c,
+                          reinterpret_cast<typename V::Element*>(c + kTileRows * kTileColumns));
+}
+
+// ---- rows of A ----
+
+template <class V, class ACode>
+static inline void pack_rows_of(const PackRows p) {
+    const auto* a = static_cast<const ACode*>(p.a);
+    auto* out = static_cast<typename V::Element*>(p.out);
+    for (int64_t row = 0; row < p.m; ++row, a += p.lda, out += kBlockK) {
+        int64_t k = 0;
+        typename V::Element* to = out;
+        for (; k + kBlockK <= p.k; k += kBlockK, to += p.block_stride)
+            V::pack_row(a + k, kBlockK, to);
+        if (k < p.k) V::pack_row(a + k, p.k - k, to);
     }
-    widen_panel<V, Code>(t, panel);
-    for (int64_t row = 0; row < t.m; row += kRowsTogether) {
-        const int64_t rows = t.m - row < kRowsTogether ? t.m - row : kRowsTogether;
-        for (int64_t i = 0; i < rows; ++i)
-            V::template widen_row<Code>(t.a + (row + i) * t.lda, t.k, a + i * lda);
-        nt_some_rows<V, kRowsTogether>(t, a, lda, panel, row, rows);
-    }
+}
+
+template <class V>
+static inline void pack_rows(const PackRows& p) {
+    if (p.is_e4m3) return pack_rows_of<V, uint8_t>(p);
+    pack_rows_of<V, uint16_t>(p);
 }
 
 }  // namespace dsa::gemm::cpu

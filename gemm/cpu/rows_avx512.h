@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "base/avx512.h"
+#include "gemm/cpu/row_scales.h"
 
 namespace dsa::gemm::cpu {
 
@@ -35,20 +36,36 @@ static inline void quantize_row(const uint16_t* x, int64_t n, bool ue8m0, uint8_
                 simd::bf16_to_f32(_mm256_maskz_loadu_epi16(simd::mask_16(valid - i), x + k + i));
             absmax = _mm512_max_ps(_mm512_abs_ps(v), absmax);  // NaN: keeps the second
         }
-        const __m128 top = _mm_set_ss(_mm512_reduce_max_ps(absmax));
-        __m128 s = ue8m0 ? _mm_mul_ss(top, _mm_set_ss(1.0F / 448.0F))
-                         : _mm_div_ss(top, _mm_set_ss(448.0F));
-        if (ue8m0) {  // round the exponent up unless the mantissa is 0
-            const __m128i up = _mm_add_epi32(_mm_castps_si128(s), _mm_set1_epi32(0x7fffff));
-            s = _mm_castsi128_ps(_mm_and_si128(up, _mm_set1_epi32(static_cast<int>(0xff800000U))));
-        }
-        scale[k / 128] = _mm_cvtss_f32(s);
-        const __m512 divisor = _mm512_broadcastss_ps(s);
+        scale[k / 128] = e4m3_scale(_mm512_reduce_max_ps(absmax), ue8m0);
+        const __m512 divisor = _mm512_set1_ps(scale[k / 128]);
         for (int64_t i = 0; i < valid; i += 16) {
             const __mmask16 mask = simd::mask_16(valid - i);
             const __m512 v = simd::bf16_to_f32(_mm256_maskz_loadu_epi16(mask, x + k + i));
             _mm_mask_storeu_epi8(q + k + i, mask, f32_to_e4m3(_mm512_div_ps(v, divisor)));
         }
+    }
+}
+
+static inline void quantize_row_int8(const uint16_t* x, int64_t n, int8_t* q, float* scale) {
+    for (int64_t k = 0; k < n; k += 128) {
+        const int64_t valid = n - k < 128 ? n - k : 128;
+        __m512i top = _mm512_setzero_si512();  // fp32 magnitudes order like integers, NaN on top
+        const auto load = [&](int64_t i) {
+            return simd::bf16_to_f32(_mm256_maskz_loadu_epi16(simd::mask_16(valid - i), x + k + i));
+        };
+        for (int64_t i = 0; i < valid; i += 16)
+            top = _mm512_max_epi32(top, _mm512_castps_si512(_mm512_abs_ps(load(i))));
+        const Int8Scale s = int8_scale(_mm512_reduce_max_epi32(top));
+        scale[k / 128] = s.scale;
+        if (s.inverse == 0.0F) {  // NaN times 0 would be no 0
+            for (int64_t i = 0; i < valid; ++i) q[k + i] = 0;
+            continue;
+        }
+        const __m512 inverse = _mm512_set1_ps(s.inverse);
+        for (int64_t i = 0; i < valid; i += 16)
+            _mm_mask_storeu_epi8(
+                q + k + i, simd::mask_16(valid - i),
+                _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(load(i), inverse))));
     }
 }
 

@@ -22,6 +22,26 @@ inline constexpr int64_t kKeyOffsets[kLaneKeys] = {
     0 * kDim, 1 * kDim, 2 * kDim,  3 * kDim,  4 * kDim,  5 * kDim,  6 * kDim,  7 * kDim,
     8 * kDim, 9 * kDim, 10 * kDim, 11 * kDim, 12 * kDim, 13 * kDim, 14 * kDim, 15 * kDim};
 
+// acc[2 i] and acc[2 i + 1] += row i of kRows times 16 columns each, k ascending: a
+// [kRows, k], row stride lda; each column group holds V::kStepK values of k of its 16 columns a
+// vector, vectors column_stride * V::kStepK elements apart.
+template <class V, int kRows>
+static inline void multiply_columns(const typename V::Element* a, int64_t lda,
+                                    const typename V::Element* first,
+                                    const typename V::Element* second, int64_t column_stride,
+                                    int64_t num_k, __m512* acc) {
+    for (int64_t k = 0; k < num_k; k += V::kStepK) {
+        const typename V::Vec x = V::load(first + k * column_stride);
+        const typename V::Vec y = V::load(second + k * column_stride);
+#pragma GCC unroll 8
+        for (int i = 0; i < kRows; ++i) {
+            const typename V::Vec value = V::broadcast(a + i * lda + k);
+            acc[2 * i] = V::dot(acc[2 * i], value, x);
+            acc[2 * i + 1] = V::dot(acc[2 * i + 1], value, y);
+        }
+    }
+}
+
 // Adds kHeads heads to the weighted sums of 32 keys.
 template <class V, int kHeads>
 static inline void add_heads(const typename V::Element* q, const float* w,
@@ -30,7 +50,7 @@ static inline void add_heads(const typename V::Element* q, const float* w,
     __m512 acc[2 * kHeads];
 #pragma GCC unroll 16
     for (auto& x : acc) x = _mm512_setzero_ps();
-    simd::multiply_columns<V, kHeads>(q, kDim, panel, panel + kPanel, kLaneKeys, kDim, acc);
+    multiply_columns<V, kHeads>(q, kDim, panel, panel + kPanel, kLaneKeys, kDim, acc);
 #pragma GCC unroll 8
     for (int h = 0; h < kHeads; ++h)
 #pragma GCC unroll 2

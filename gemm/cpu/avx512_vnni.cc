@@ -1,0 +1,31 @@
+// int8 products with AVX-512 VNNI, without VBMI: a table of 64 bytes is four shuffles.
+
+#include <immintrin.h>
+
+#include "gemm/cpu/int8_vnni.h"
+#include "gemm/cpu/peak512.h"
+
+namespace dsa::gemm::cpu {
+namespace {
+
+struct ByShuffle {
+    static inline __m512i lookup(__m512i table, __m512i index) {
+        const __m512i r0 = _mm512_shuffle_epi8(_mm512_shuffle_i32x4(table, table, 0x00), index);
+        const __m512i r1 = _mm512_shuffle_epi8(_mm512_shuffle_i32x4(table, table, 0x55), index);
+        const __m512i r2 = _mm512_shuffle_epi8(_mm512_shuffle_i32x4(table, table, 0xaa), index);
+        const __m512i r3 = _mm512_shuffle_epi8(_mm512_shuffle_i32x4(table, table, 0xff), index);
+        const __mmask64 bit4 = _mm512_test_epi8_mask(index, _mm512_set1_epi8(16));
+        const __mmask64 bit5 = _mm512_test_epi8_mask(index, _mm512_set1_epi8(32));
+        return _mm512_mask_blend_epi8(bit5, _mm512_mask_blend_epi8(bit4, r0, r1),
+                                      _mm512_mask_blend_epi8(bit4, r2, r3));
+    }
+};
+
+using V = Int8Vnni<ByShuffle>;
+
+}  // namespace
+
+extern const Int8Kernels kVnniInt8Kernels = {sizeof(V::Element), pack_int8_rows<V>, int8_tile<V>,
+                                             vnni_peak};
+
+}  // namespace dsa::gemm::cpu

@@ -1,0 +1,39 @@
+#pragma once
+// Requantisation of 128 e4m3 codes to int8 by their largest magnitude: value(code) * 127 / largest,
+// rounded. e4m3 codes order like their magnitudes, so the largest one is one of 127 codes, and what
+// is 64 codes or more below it is less than 1/254 of it and rounds to 0. For any compiler flags:
+// everything is static.
+
+#include <cstdint>
+#include <limits>
+
+namespace dsa::gemm::cpu {
+
+struct Int8Tables {
+    // [largest][largest - code], magnitudes. Nothing but zeros where the largest is 0 or NaN
+    // (0x7f).
+    alignas(64) uint8_t magnitude[128][64];
+    // What 1 means then: value(largest) / 127; NaN for 0x7f.
+    float unit[128];
+};
+
+static constexpr int64_t e4m3_in_subnormals(int64_t code) {  // magnitude as a multiple of 2^-9
+    return code < 8 ? code : (8 + code % 8) << (code / 8 - 1);
+}
+
+static constexpr Int8Tables make_int8_tables() {
+    Int8Tables t{};
+    for (int64_t largest = 1; largest < 127; ++largest) {
+        const int64_t top = e4m3_in_subnormals(largest);
+        for (int64_t below = 0; below < 64 && below <= largest; ++below)
+            t.magnitude[largest][below] = static_cast<uint8_t>(
+                (2 * 127 * e4m3_in_subnormals(largest - below) + top) / (2 * top));
+        t.unit[largest] = static_cast<float>(static_cast<double>(top) / 512.0 / 127.0);
+    }
+    t.unit[127] = std::numeric_limits<float>::quiet_NaN();
+    return t;
+}
+
+static constexpr Int8Tables kInt8Tables = make_int8_tables();
+
+}  // namespace dsa::gemm::cpu

@@ -1,0 +1,128 @@
+#pragma once
+// The nt tile with int8 rows: B is requantised per column and 128 of k (int8_tables.h), block sums
+// are exact integers, then total = fma(float(sum), a_scale * (b_scale * unit), total), k ascending.
+// V gives:
+//   Sum, kLanes, zero(), load_sum, store_sum, set1, fma, store_columns   as in nt_tile.h
+//   Vec, Element, kStepK, kRows, load(p), broadcast(p)                   likewise
+//   IntSum, zero_int(), load_int(p), add_int(a, b), to_float(x)
+//   dot(acc, a, b)               acc + products of kStepK values of k
+//   pack_row(a, valid, out)      128 int8 values of k as Elements
+//   requantise(b, offset, valid, panel, stride, unit, start)   128 values of k (valid of them,
+//   zeros
+//                                behind) of kLanes columns to Vecs `stride` Elements apart, what 1
+//                                means for each column, and what an integer sum lacks
+//   kHasOneRow, one_row(t)       a form of its own for a single row, of equal sums
+// Everything is static inline: internal to the ISA file.
+
+#include <cstdint>
+
+#include "gemm/cpu/kernels.h"
+#include "gemm/cpu/nt_tile.h"
+
+namespace dsa::gemm::cpu {
+
+// What the rows of a block of k meet.
+template <class V>
+struct Int8Panel {
+    alignas(64) typename V::Element b[2 * V::kLanes * kBlockK];
+    alignas(64) float unit[2 * V::kLanes];  // times the block's scale
+    alignas(64) int32_t start[2 * V::kLanes];
+};
+
+template <class V, int kRows>
+static inline void multiply_int8(const typename V::Element* a, const Int8Panel<V>& p, int64_t num_k,
+                                 const float* a_scale, bool first, float* c) {
+    typename V::IntSum acc[2 * kRows];
+#pragma GCC unroll 32
+    for (int i = 0; i < 2 * kRows; ++i) acc[i] = V::zero_int();
+    constexpr int64_t kVec = V::kLanes * V::kStepK;
+    const typename V::Element* b = p.b;
+    for (int64_t k = 0; k < num_k; k += V::kStepK, b += 2 * kVec) {
+        const typename V::Vec x = V::load(b);
+        const typename V::Vec y = V::load(b + kVec);
+#pragma GCC unroll 16
+        for (int i = 0; i < kRows; ++i) {
+            const typename V::Vec value = V::broadcast(a + i * kBlockK + k);
+            acc[2 * i] = V::dot(acc[2 * i], value, x);
+            acc[2 * i + 1] = V::dot(acc[2 * i + 1], value, y);
+        }
+    }
+    const typename V::IntSum start[2] = {V::load_int(p.start), V::load_int(p.start + V::kLanes)};
+    const typename V::Sum unit[2] = {V::load_sum(p.unit), V::load_sum(p.unit + V::kLanes)};
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 2
+        for (int g = 0; g < 2; ++g) {
+            float* sum = c + (2 * i + g) * V::kLanes;
+            const typename V::Sum scale = V::mul(V::set1(a_scale[i]), unit[g]);
+            V::store_sum(sum, V::fma(V::to_float(V::add_int(acc[2 * i + g], start[g])), scale,
+                                     first ? V::zero() : V::load_sum(sum)));
+        }
+}
+
+template <class V, int kRows>
+static inline void multiply_int8_some(int64_t rows, const typename V::Element* a,
+                                      const Int8Panel<V>& p, int64_t num_k, const float* a_scale,
+                                      bool first, float* c) {
+    if (rows == kRows) return multiply_int8<V, kRows>(a, p, num_k, a_scale, first, c);
+    if constexpr (kRows > 1) multiply_int8_some<V, kRows - 1>(rows, a, p, num_k, a_scale, first, c);
+}
+
+template <class V>
+static inline void requantise_panel(const NtTile& t, int64_t k, int64_t col, Int8Panel<V>* panel) {
+    const auto* b = static_cast<const uint8_t*>(t.b) + k;
+    const float scale = t.b_scale[col / kBlockK * t.b_scale_ld + k / kBlockK];
+    constexpr int64_t kVec = V::kLanes * V::kStepK;
+    for (int g = 0; g < 2; ++g) {
+        int64_t offset[V::kLanes];
+        column_offsets<V>(t, col + g * V::kLanes, offset);
+        prefetch_columns<V>(b, offset, kBlockK);
+        prefetch_columns<V>(b + 64, offset, kBlockK);
+        float* unit = panel->unit + g * V::kLanes;
+        V::requantise(b, offset, min_of(t.k - k, kBlockK), panel->b + g * kVec, 2 * kVec, unit,
+                      panel->start + g * V::kLanes);
+        V::store_sum(unit, V::mul(V::load_sum(unit), V::set1(scale)));
+    }
+}
+
+template <class V>
+static inline void int8_tile(const NtTile& tile) {
+    if constexpr (V::kHasOneRow)
+        if (tile.m == 1) return V::one_row(tile);
+    const NtTile t = tile;
+    const auto* a = static_cast<const typename V::Element*>(t.a);
+    auto* c = static_cast<float*>(t.scratch);
+    Int8Panel<V> panel;
+    constexpr int64_t kColumns = 2 * V::kLanes;
+    const int64_t panels = (t.m + V::kRows - 1) / V::kRows;
+    const int64_t step_rows = (t.m + panels - 1) / panels;
+    for (int64_t k = 0; k < t.k; k += kBlockK, a += t.a_block_stride) {
+        float a_scale[kTileRows];
+        for (int64_t i = 0; i < t.m; ++i) a_scale[i] = row_scale(t, i, k);
+        const int64_t num_k = min_of((t.k - k + 3) / 4 * 4, kBlockK);
+        for (int64_t col = 0; col < t.n; col += kColumns) {
+            requantise_panel<V>(t, k, col, &panel);
+            float* sums = c + col * t.m;
+            const bool last = col + kColumns >= t.n && k + kBlockK < t.k;
+            for (int64_t row = 0; row < t.m; row += step_rows) {
+                const int64_t rows = min_of(step_rows, t.m - row);
+                if (last) prefetch_rows<V>(a + t.a_block_stride + row * kBlockK, rows);
+                multiply_int8_some<V, V::kRows>(rows, a + row * kBlockK, panel, num_k,
+                                                a_scale + row, k == 0, sums + row * kColumns);
+            }
+        }
+    }
+    store_tile<V>(t, c);
+}
+
+template <class V>
+static inline void pack_int8_rows(const PackRows& p) {
+    const auto* a = static_cast<const int8_t*>(p.a);
+    for (int64_t row = 0; row < p.m; ++row) {
+        auto* out = static_cast<typename V::Element*>(p.out) + row * kBlockK;
+        for (int64_t k = 0; k < p.k; k += kBlockK, out += p.block_stride)
+            V::pack_row(a + row * p.lda + k, min_of(p.k - k, kBlockK), out);
+    }
+}
+
+}  // namespace dsa::gemm::cpu

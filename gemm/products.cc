@@ -1,0 +1,197 @@
+#include "gemm/products.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "gemm/cpu/select.h"
+#include "gemm/schedule.h"
+
+namespace dsa::gemm {
+namespace {
+
+using cpu::kColumnStep;
+using cpu::kTileColumns;
+using cpu::kTileRows;
+using cpu::NtTile;
+
+// Units of work a thread should get for an even split.
+constexpr int64_t kUnitsPerThread = 8;
+
+int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
+int64_t padded(int64_t k) {
+    return num_blocks(k) * kScaleBlock;
+}
+
+int64_t column_steps(const Task& t) {
+    return ceil_div(t.b.n, kColumnStep);
+}
+int64_t part_rows(const Task& t) {
+    return ceil_div(t.m, t.row_parts);
+}
+
+void pack(Isa isa, const Activations& a, int64_t m, int64_t k, void* out, int64_t block_stride) {
+    const cpu::PackRows rows{m, k, a.data, a.dtype == DType::kE4M3, a.ld, out, block_stride};
+    if (a.dtype == DType::kI8) {
+        cpu::int8_kernels_for(isa).pack_rows(rows);
+    } else {
+        cpu::kernels_for(isa).pack_rows(rows);
+    }
+}
+
+// The kernel for what the rows and the weight are.
+void run_kernel(Isa isa, DType a, DType b, const NtTile& tile) {
+    if (a == DType::kI8) return cpu::int8_kernels_for(isa).nt(tile);
+    const cpu::Kernels& kernels = cpu::kernels_for(isa);
+    (b == DType::kE4M3 ? kernels.nt_e4m3 : kernels.nt_bf16)(tile);
+}
+
+// Rows row0 .. row0 + m and columns col0 .. col0 + n of the product.
+void run_tile(Isa isa, const Task& t, int64_t row0, int64_t m, int64_t col0, int64_t n,
+              void* scratch) {
+    const Rows rows = t.rows.from(row0);
+    NtTile tile{};
+    tile.m = m;
+    tile.n = n;
+    tile.k = t.b.k;
+    tile.a = rows.packed;
+    tile.a_block_stride = rows.block_stride;
+    tile.a_scale = rows.a.scale;
+    tile.a_scale_stride_m = rows.a.scale_stride_m;
+    tile.a_scale_stride_k = rows.a.scale_stride_k;
+    tile.b = static_cast<const uint8_t*>(t.b.data) + col0 * t.b.k * size_of(t.b.dtype);
+    tile.ldb = t.b.k;
+    tile.b_scale_ld = num_blocks(t.b.k);
+    if (t.b.is_fp8()) tile.b_scale = t.b.scale_inv + col0 / kScaleBlock * tile.b_scale_ld;
+    tile.d = static_cast<uint8_t*>(t.d.data) + (row0 * t.d.ld + col0) * size_of(t.d.dtype);
+    tile.ldd = t.d.ld;
+    tile.d_is_f32 = t.d.dtype == DType::kF32;
+    tile.scratch = scratch;
+    run_kernel(isa, rows.a.dtype, t.b.dtype, tile);
+}
+
+// Columns of a tile that starts at `col`: scale blocks are counted from the tile's first column, so
+// a tile that starts inside of one ends with it.
+int64_t tile_columns(int64_t col, int64_t end) {
+    const int64_t in_block = col % kScaleBlock;
+    return std::min(end - col, in_block == 0 ? kTileColumns : kScaleBlock - in_block);
+}
+
+// Units first .. last of a task; they are ordered by row part, then by columns.
+void run_units(Isa isa, Task t, int64_t first, int64_t last, uint8_t* scratch) {
+    if (t.rows.packed == nullptr) {
+        uint8_t* row = scratch + cpu::kNtScratchBytes;
+        pack(isa, t.rows.a, 1, t.b.k, row, kScaleBlock);
+        t.rows.packed = row;
+        t.rows.block_stride = kScaleBlock;
+    }
+    const int64_t steps = column_steps(t);
+    while (first < last) {
+        const int64_t part = first / steps;
+        const int64_t stop = std::min(last, (part + 1) * steps);
+        const int64_t row_end = std::min(t.m, (part + 1) * part_rows(t));
+        const int64_t col_end = std::min(t.b.n, (stop - part * steps) * kColumnStep);
+        for (int64_t col = (first - part * steps) * kColumnStep; col < col_end;) {
+            const int64_t n = tile_columns(col, col_end);
+            for (int64_t row = part * part_rows(t); row < row_end; row += kTileRows)
+                run_tile(isa, t, row, std::min(kTileRows, row_end - row), col, n, scratch);
+            col += n;
+        }
+        first = stop;
+    }
+}
+
+// Scratch of a thread: a tile's, and a row of its own.
+int64_t thread_bytes(int64_t k) {
+    return align_up(cpu::kNtScratchBytes + pack_rows_bytes(1, k));
+}
+
+}  // namespace
+
+Rows Rows::from_packed(int64_t packed_row, int64_t first) const {
+    Rows r = *this;
+    r.a.data = static_cast<const uint8_t*>(a.data) + first * a.ld * size_of(a.dtype);
+    if (a.scale != nullptr) r.a.scale += first * a.scale_stride_m;
+    if (packed != nullptr) r.packed += packed_row * kScaleBlock * element_size;
+    return r;
+}
+
+Rows pack_rows(Exec& exec, int64_t m, int64_t k, const Activations& a) {
+    const RowRange all{0, m};
+    return pack_ranges(exec, {&all, 1}, k, a);
+}
+
+Rows pack_ranges(Exec& exec, std::span<const RowRange> ranges, int64_t k, const Activations& a) {
+    int64_t m = 0;
+    for (const RowRange& r : ranges) m += r.count;
+    Rows rows{a};
+    rows.element_size = a.dtype == DType::kI8 ? cpu::int8_kernels_for(exec.isa).element_size
+                                              : cpu::kernels_for(exec.isa).element_size;
+    if (m <= 1) return rows;
+    auto* out = exec.scratch.alloc<uint8_t>(m * padded(k) * rows.element_size);
+    rows.packed = out;
+    rows.block_stride = m * kScaleBlock;
+    exec.pool.parallel_for(m, [&](int64_t begin, int64_t end, int) {
+        int64_t before = 0;
+        for (const RowRange& r : ranges) {  // the part of each range in packed rows begin .. end
+            const int64_t from = std::max(begin, before);
+            const int64_t to = std::min(end, before + r.count);
+            if (from < to)
+                pack(exec.isa, rows.from(r.first + from - before).a, to - from, k,
+                     out + from * kScaleBlock * rows.element_size, rows.block_stride);
+            before += r.count;
+        }
+    });
+    return rows;
+}
+
+int64_t pack_rows_bytes(int64_t m, int64_t k) {
+    return Arena::bytes_for<float>(m * padded(k));  // the widest element
+}
+
+int64_t run_tasks_bytes(int64_t k, int num_threads) {
+    return Arena::bytes_for<uint8_t>(num_threads * thread_bytes(k));
+}
+
+void run_tasks(Exec& exec, std::span<Task> tasks) {
+    int64_t k = 0;
+    int64_t steps = 0;
+    for (const Task& t : tasks) {
+        k = std::max(k, t.b.k);
+        steps += column_steps(t);
+    }
+    const int64_t parts = ceil_div(kUnitsPerThread * exec.pool.num_threads(), steps);
+    for (Task& t : tasks) t.row_parts = std::clamp<int64_t>(t.m, 1, parts);
+    const Arena::Scope scope(exec.scratch);
+    const int64_t scratch_bytes = thread_bytes(k);
+    auto* scratch = exec.scratch.alloc<uint8_t>(exec.pool.num_threads() * scratch_bytes);
+    for_each_range(
+        exec.pool, static_cast<int64_t>(tasks.size()),
+        [&](int64_t i) {
+            const Task& t = tasks[static_cast<size_t>(i)];
+            if (t.m == 0) return TaskSize{0, 0};
+            return TaskSize{t.row_parts * column_steps(t), part_rows(t) * t.b.k};
+        },
+        [&](int64_t i, int64_t first, int64_t last, int thread) {
+            run_units(exec.isa, tasks[static_cast<size_t>(i)], first, last,
+                      scratch + thread * scratch_bytes);
+        });
+}
+
+void check_weight(const char* op, const Weight& b) {
+    DSA_CHECK(b.n > 0 && b.k > 0 && b.data != nullptr, op, ": weight [", b.n, ", ", b.k,
+              "], expected a non-empty one");
+    DSA_CHECK(b.dtype == DType::kE4M3 || b.dtype == DType::kBF16, op, ": weight of type ",
+              to_string(b.dtype), ", expected F8_E4M3 or BF16");
+    DSA_CHECK(!b.is_fp8() || b.scale_inv != nullptr, op, ": FP8 weight without scales");
+}
+
+void check_output(const char* op, const Output& d, int64_t n) {
+    DSA_CHECK(d.dtype == DType::kBF16 || d.dtype == DType::kF32, op, ": output of type ",
+              to_string(d.dtype), ", expected BF16 or F32");
+    DSA_CHECK(d.ld >= n, op, ": output row stride ", d.ld, ", expected at least n = ", n);
+}
+
+}  // namespace dsa::gemm
