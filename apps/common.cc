@@ -10,7 +10,9 @@
 #include <iomanip>
 #include <iostream>
 #include <iterator>
+#include <optional>
 #include <sstream>
+#include <utility>
 
 namespace dsa::app {
 namespace {
@@ -27,10 +29,18 @@ int64_t common_prefix(std::span<const int32_t> a, std::span<const int32_t> b) {
     return std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin();
 }
 
+constexpr std::pair<const char*, Precision> kPrecisions[] = {
+    {"bf16", Precision::kBf16}, {"fp8", Precision::kFp8}, {"int8", Precision::kInt8}};
+
+std::optional<Precision> find_precision(std::string_view name) {
+    for (const auto& [known, value] : kPrecisions)
+        if (name == known) return value;
+    return std::nullopt;
+}
+
 std::string check_precision(const std::string& name) {
-    if (name == "bf16" || name == "fp8") return "";
-    if (name == "int8") return "int8 comes later; this version has bf16 and fp8";
-    return "expected bf16 or fp8, found '" + name + "'";
+    if (find_precision(name)) return "";
+    return "expected bf16, fp8 or int8, found '" + name + "'";
 }
 
 // Beside an installed program, else where this one was built.
@@ -57,10 +67,11 @@ void add_model_flags(CLI::App& app, ModelFlags& flags) {
     app.add_option("--threads", flags.threads, "Threads (default: one a core)")
         ->check(quiet(CLI::Range(1, 1024)))
         ->type_name("N");
-    app.add_option("--isa", flags.isa, "portable, avx512 or avx512_bf16 (default: the best here)")
-        ->check(quiet(CLI::IsMember({"portable", "avx512", "avx512_bf16"})))
+    app.add_option("--isa", flags.isa,
+                   "portable, avx2, avx512 or avx512_bf16 (default: the best here)")
+        ->check(quiet(CLI::IsMember({"portable", "avx2", "avx512", "avx512_bf16"})))
         ->type_name("NAME");
-    app.add_option("--precision", flags.precision, "Activations: bf16 (default) or fp8")
+    app.add_option("--precision", flags.precision, "Activations: bf16 (default), fp8 or int8")
         ->check(CLI::Validator(check_precision, ""))
         ->type_name("NAME");
     app.add_option("--memory-limit", flags.memory_limit, "Refuse to use more memory (K, M, G)")
@@ -77,13 +88,15 @@ EngineOptions engine_options(const ModelFlags& flags) {
     options.threads = flags.threads;
     options.context_length = flags.context_length;
     options.isa = flags.isa;
-    options.precision = flags.precision == "fp8" ? Precision::kFp8 : Precision::kBf16;
+    options.precision = find_precision(flags.precision).value_or(Precision::kBf16);
     options.memory_limit = static_cast<int64_t>(flags.memory_limit);
     return options;
 }
 
 const char* to_string(Precision precision) {
-    return precision == Precision::kFp8 ? "fp8" : "bf16";
+    for (const auto& [name, value] : kPrecisions)
+        if (value == precision) return name;
+    return "?";
 }
 
 std::string folder_name(const std::filesystem::path& path) {

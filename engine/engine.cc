@@ -32,6 +32,18 @@ MemoryPlan checked_plan(const ModelInfo& info, const EngineOptions& options) {
     return plan;
 }
 
+gemm::Precision gemm_precision(Precision precision) {
+    switch (precision) {
+        case Precision::kFp8:
+            return gemm::Precision::kFp8;
+        case Precision::kInt8:
+            return gemm::Precision::kInt8;
+        case Precision::kBf16:
+            break;
+    }
+    return gemm::Precision::kBf16;
+}
+
 }  // namespace
 
 EngineState::EngineState(const std::filesystem::path& folder, const EngineOptions& requested)
@@ -46,9 +58,7 @@ EngineState::EngineState(const std::filesystem::path& folder, const EngineOption
         reference.emplace(checkpoint, options.reference_steps, options.context_length,
                           options.threads);
     } else {
-        const auto precision =
-            options.precision == Precision::kFp8 ? gemm::Precision::kFp8 : gemm::Precision::kBf16;
-        model.emplace(checkpoint, precision, options.context_length);
+        model.emplace(checkpoint, gemm_precision(options.precision), options.context_length);
     }
 }
 

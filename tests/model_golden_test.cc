@@ -1,4 +1,4 @@
-// The forward pass over the kernels on dsa-mini against the oracle, in both precisions.
+// The forward pass over the kernels on dsa-mini against the oracle, in every precision.
 
 #include <gtest/gtest.h>
 
@@ -21,6 +21,10 @@ TEST(MiniModel, Bf16StaysCloseToTheOracle) {
 
 TEST(MiniModel, Fp8StaysCloseToTheOracle) {
     check(gemm::Precision::kFp8, {.kl_text = 0.02, .kl_chat = 0.02, .nll = 0.015, .argmax = 93});
+}
+
+TEST(MiniModel, Int8StaysCloseToTheOracle) {
+    check(gemm::Precision::kInt8, {.kl_text = 0.006, .kl_chat = 0.02, .nll = 0.015, .argmax = 93});
 }
 
 }  // namespace

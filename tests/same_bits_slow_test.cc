@@ -1,5 +1,6 @@
 // The same bits on dsa-mini where tokens are selected (2300 of a long text, 2048 read): from chunks
-// of 512 with 2 threads, one axis at a time, on every ISA but `portable`.
+// of 512 with 2 threads, one axis at a time, on every ISA but `portable`; and the whole product of
+// axes on tiny-planted, on every ISA.
 
 #include <gtest/gtest.h>
 
@@ -46,6 +47,18 @@ TEST_P(SameBitsMini, OneAxisAtATime) {
     for (const BitsWay& way : ways)
         testing::expect_same_bits(testing::logits_of(GetParam(), way, ids), start, std::ssize(ids),
                                   way.name());
+}
+
+class SameBitsTiny : public ::testing::TestWithParam<BitsModel> {};
+INSTANTIATE_TEST_SUITE_P(All, SameBitsTiny,
+                         ::testing::ValuesIn(testing::bits_models(
+                             testing::load_golden("tiny-planted").model, supported_isas())),
+                         [](const auto& param) { return testing::bits_model_name(param.param); });
+
+TEST_P(SameBitsTiny, WholeProduct) {
+    const GoldenCase tiny = testing::load_golden("tiny-planted");
+    const int thread_counts[] = {1, 2, 3};
+    testing::expect_whole_product(GetParam(), tiny.input_ids, thread_counts);
 }
 
 }  // namespace

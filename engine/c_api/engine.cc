@@ -24,9 +24,13 @@ EngineOptions engine_options(const dsa_engine_options* from) {
         case DSA_PRECISION_FP8:
             options.precision = Precision::kFp8;
             break;
+        case DSA_PRECISION_INT8:
+            options.precision = Precision::kInt8;
+            break;
         default:
             throw_error(ErrorCode::kInvalidArgument, "options.precision is ", o.precision,
-                        ", expected DSA_PRECISION_BF16 (0) or DSA_PRECISION_FP8 (1)");
+                        ", expected DSA_PRECISION_BF16 (0), DSA_PRECISION_FP8 (1) or "
+                        "DSA_PRECISION_INT8 (2)");
     }
     return options;
 }

@@ -70,6 +70,21 @@ std::vector<float> interleaved(const Engine& engine, const BitsWay& way,
 
 }  // namespace
 
+void expect_whole_product(const BitsModel& model, std::span<const int32_t> ids,
+                          std::span<const int> thread_counts) {
+    const std::vector<float> whole = logits_of(model, {.chunk = 0, .threads = 2}, ids);
+    for (const int threads : thread_counts) {
+        for (const bool interleaved : {false, true}) {
+            std::vector<BitsWay> ways = {
+                {.threads = threads, .decode = true, .interleaved = interleaved}};
+            for (const int64_t chunk : {1, 7, 64, 512, 0})
+                ways.push_back({.chunk = chunk, .threads = threads, .interleaved = interleaved});
+            for (const BitsWay& way : ways)
+                expect_same_bits(logits_of(model, way, ids), whole, std::ssize(ids), way.name());
+        }
+    }
+}
+
 std::string BitsWay::name() const {
     return (decode ? "decode" : "chunk " + (chunk == 0 ? "whole" : std::to_string(chunk))) + ", " +
            std::to_string(threads) + " threads" + (interleaved ? ", interleaved" : "");
@@ -102,14 +117,16 @@ void expect_same_bits(std::span<const float> logits, std::span<const float> expe
 std::vector<BitsModel> bits_models(const std::filesystem::path& folder, std::span<const Isa> isas) {
     std::vector<BitsModel> models;
     for (const Isa isa : isas)
-        for (const Precision precision : {Precision::kBf16, Precision::kFp8})
+        for (const Precision precision : {Precision::kBf16, Precision::kFp8, Precision::kInt8})
             models.push_back({folder, isa, precision});
     return models;
 }
 
 std::string bits_model_name(const BitsModel& model) {
-    return std::string(to_string(model.isa)) +
-           (model.precision == Precision::kFp8 ? "_fp8_path" : "_bf16_path");
+    return std::string(to_string(model.isa)) + (model.precision == Precision::kFp8 ? "_fp8_path"
+                                                : model.precision == Precision::kInt8
+                                                    ? "_int8_path"
+                                                    : "_bf16_path");
 }
 
 }  // namespace dsa::testing

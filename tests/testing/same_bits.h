@@ -39,7 +39,12 @@ std::vector<float> logits_of(const BitsModel& model, const BitsWay& way,
 void expect_same_bits(std::span<const float> logits, std::span<const float> expected, int64_t rows,
                       const std::string& what);
 
-// Each of the ISAs in both precisions, as parameters of a test.
+// EXPECTs the same bits from the whole product of chunk sizes (1, 7, 64, 512, all), threads, a
+// session alone or in turn with another one, prefill and decode.
+void expect_whole_product(const BitsModel& model, std::span<const int32_t> ids,
+                          std::span<const int> thread_counts);
+
+// Each of the ISAs in every precision, as parameters of a test.
 std::vector<BitsModel> bits_models(const std::filesystem::path& folder, std::span<const Isa> isas);
 std::string bits_model_name(const BitsModel& model);
 

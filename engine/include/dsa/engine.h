@@ -30,6 +30,7 @@ namespace dsa {
 enum class Precision {
     kBf16,  // bf16, not quantised: closest to the original
     kFp8,   // e4m3, one scale per 128 values: DeepSeek's own inference
+    kInt8,  // int8, one scale per 128 values, weights requantised on the fly: fastest with VNNI
 };
 
 // Steps of the reference path that imitate low precision; all off is the fp32 model.
@@ -45,7 +46,7 @@ struct EngineOptions {
     int threads = 0;              // 0: one a core that this process may use
     int64_t context_length = 0;   // tokens a session holds; 0: default_context_length(config)
     int64_t prefill_chunk = 512;  // tokens that go through the model at once
-    std::string isa{};  // "", "portable", "avx512", "avx512_bf16"; "": DSA_ISA or the best
+    std::string isa{};  // "", "portable", "avx2", "avx512", "avx512_bf16"; "": DSA_ISA or the best
     Precision precision = Precision::kBf16;
     bool reference = false;  // run the plain reference forward pass instead of the kernels
     ReferenceSteps reference_steps{};
@@ -84,6 +85,7 @@ class Engine {
 
   private:
     const struct EngineState& state() const;
+    friend class LimitMeter;
     std::shared_ptr<const struct EngineState> state_;
 };
 
