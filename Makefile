@@ -6,10 +6,11 @@ PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 
 BUILD_PACKAGES := g++ cmake ninja-build pkg-config libsentencepiece-dev libopenblas0 \
-                  nlohmann-json3-dev libcli11-dev libedit-dev libgtest-dev
+                  nlohmann-json3-dev libcli11-dev libedit-dev libyaml-cpp-dev libgtest-dev
+BENCH_PACKAGES := libbenchmark-dev libdnnl-dev libopenblas-dev
 LINT_PACKAGES := clang-format clang-tidy
 
-.PHONY: build chat test test-asan test-tsan test-all lint install format clean configure packages lint-packages
+.PHONY: build chat test test-asan test-tsan test-all bench lint install format clean configure packages lint-packages
 
 build: configure
 	@cmake --build --preset $(PRESET) -j $(JOBS)
@@ -33,6 +34,14 @@ test-all: build
 	@ctest --preset all
 	@$(MAKE) --no-print-directory build PRESET=asan
 	@ctest --preset asan-fuzz
+
+# Products against the machine's limits and other libraries, on the best ISA or the one that DSA_ISA
+# names. OpenBLAS shall choose its own kernels. BENCH_FLAGS: --isa=NAME, --threads=N, and Google
+# Benchmark's (--benchmark_filter=REGEX).
+bench:
+	@cmake/packages.sh $(BENCH_PACKAGES)
+	@$(MAKE) --no-print-directory build
+	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BUILD)/tests/bench/gemm_bench $(BENCH_FLAGS)
 
 # Style and the short list of clang-tidy; CI runs it too.
 lint: lint-packages build
