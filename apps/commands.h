@@ -13,9 +13,11 @@ struct Command {
     std::function<int()> run;
 };
 
+Command add_bench(CLI::App& app);
 Command add_chat(CLI::App& app);
 Command add_generate(CLI::App& app);
 Command add_info(CLI::App& app);
+Command add_synth(CLI::App& app);
 Command add_verify(CLI::App& app);
 
 }  // namespace dsa::app

@@ -40,8 +40,8 @@ int run(int argc, char** argv) {
     CLI::App app("Runs models with DeepSeek Sparse Attention on this machine.", "dsa");
     app.set_version_flag("--version", std::string("dsa ") + dsa_version());
     app.footer("Example:\n  dsa chat\n\ndsa COMMAND --help says more.");
-    const std::vector<Command> commands = {add_chat(app), add_generate(app), add_info(app),
-                                           add_verify(app)};
+    const std::vector<Command> commands = {add_chat(app),  add_generate(app), add_info(app),
+                                           add_bench(app), add_verify(app),   add_synth(app)};
     const auto chosen = [&]() -> const Command* {
         for (const Command& command : commands) {
             if (command.app->parsed()) return &command;

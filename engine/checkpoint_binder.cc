@@ -78,10 +78,11 @@ bool CheckpointBinder::has_mtp_tensors() const {
 void CheckpointBinder::walk() {
     const int64_t vocab = config_.vocab_size;
     const int64_t hidden = config_.hidden_size;
-    copy_bytes_ = parameters_ = inactive_ = 0;
+    copy_bytes_ = parameters_ = inactive_ = bytes_ = inactive_bytes_ = 0;
     ModelWeights w;
     w.embed_tokens = linear("model.embed_tokens.weight", vocab, hidden, false);
     const int64_t embedding = parameters_;
+    const int64_t embedding_bytes = bytes_;
     for (int64_t l = 0; l < config_.num_hidden_layers; ++l) bind_layer(l, w.layers.emplace_back());
     w.norm = vector("model.norm.weight", hidden);
     w.lm_head =
@@ -90,6 +91,8 @@ void CheckpointBinder::walk() {
     // A looked-up row is not counted, a head that is multiplied with is.
     info.active_parameters =
         parameters_ - inactive_ - (config_.tie_word_embeddings ? 0 : embedding);
+    info.active_bytes =
+        bytes_ - inactive_bytes_ - (config_.tie_word_embeddings ? 0 : embedding_bytes);
     const int64_t before_mtp = parameters_;
     for (int64_t i = 0; with_mtp_ && i < config_.num_nextn_predict_layers; ++i) {
         MtpWeights& mtp = w.mtp.emplace_back();
@@ -200,10 +203,13 @@ void CheckpointBinder::bind_moe(const std::string& p, MoeWeights& w) {
     w.gate = linear(p + "gate.weight", num_experts, config_.hidden_size);
     w.e_score_correction_bias = vector(p + "gate.e_score_correction_bias", num_experts);
     const int64_t before = parameters_;
+    const int64_t bytes_before = bytes_;
     for (int64_t e = 0; e < num_experts; ++e)
         bind_mlp(p + "experts." + std::to_string(e) + ".", intermediate, w.experts.emplace_back());
     const int64_t one_expert = (parameters_ - before) / num_experts;
-    inactive_ += one_expert * (num_experts - config_.num_experts_per_tok);
+    const int64_t idle = num_experts - config_.num_experts_per_tok;
+    inactive_ += one_expert * idle;
+    inactive_bytes_ += (bytes_ - bytes_before) / num_experts * idle;
     if (config_.n_shared_experts > 0)
         bind_mlp(p + "shared_experts.", config_.n_shared_experts * intermediate, w.shared_experts);
 }
@@ -270,6 +276,7 @@ const TensorEntry& CheckpointBinder::take(const std::string& name,
     const Tensor& t = *entry.tensor;
     if (t.shape != shape)
         wrong(name, "has shape " + shape_string(t.shape), shape_string(shape) + " of " + dtypes);
+    bytes_ += t.bytes;
     if (checking_) {
         entry.bound = true;
         TensorSummary& sum = summary_[t.dtype];

@@ -69,6 +69,8 @@ class CheckpointBinder {
     bool with_mtp_ = false;
     int64_t parameters_ = 0;  // of the linears and vectors so far
     int64_t inactive_ = 0;    // of these: routed experts that a token does not visit
+    int64_t bytes_ = 0;       // of tensors so far, scales included
+    int64_t inactive_bytes_ = 0;
     std::map<std::string, TensorSummary> summary_;
 };
 

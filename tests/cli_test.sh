@@ -3,7 +3,7 @@
 #
 #   cli_test.sh PROGRAM MODELS [GROUP]...
 #
-# unit: usage, errors, info, verify (tiny checkpoints); model: generate, chat, file (replies of
+# unit: usage, errors, info, verify, bench (tiny checkpoints); model: generate, chat, file (replies of
 # MODELS/dsa-mini). Each part is a group of its own too; without any, all. Says what failed and
 # exits 1 if anything did.
 set -u
@@ -83,14 +83,13 @@ test_usage() {
     code 0
     out "^Example:"
     local command
-    for command in chat generate info verify; do
+    for command in chat generate info verify bench; do
         run "$command" --help
         code 0
         out "^Example:"
         check "the example as the last line" \
             sh -c 'grep -v "^$" "$1" | tail -n 1 | grep -q "^  dsa $2"' - "$work/out" "$command"
         out "--memory-limit"
-        usage "int8 comes later" "$command" --precision int8
         usage "fp16" "$command" --precision fp16
         usage "ctx" "$command" --ctx 0
         usage "isa" "$command" --isa sse9
@@ -110,6 +109,9 @@ test_usage() {
     usage "--reference" verify --case "$golden/tiny-planted" --steps all
     usage "wrong" verify --case "$golden/tiny-planted" --reference --steps act,wrong
     usage "MODEL|model" info "$tiny" --model "$tiny"
+    usage "FOLDER" synth b1
+    usage "depths" bench --depths -1
+    usage "decode" bench --decode 0
 }
 
 test_errors() {
@@ -178,6 +180,36 @@ test_verify() {
     out '"case": "tiny-planted"'
     out '"argmax_steps": 32'
     out '"violations": \['
+}
+
+# A preset with random weights, then speed beside the limits.
+test_bench() {
+    sed -e 's/^vocab_size:.*/vocab_size: 300/' -e 's/^hidden_size:.*/hidden_size: 192/' \
+        -e 's/^num_hidden_layers:.*/num_hidden_layers: 2/' \
+        -e 's/^n_routed_experts:.*/n_routed_experts: 8/' \
+        "$golden/../../configs/models/b1.yaml" > "$work/small.yaml"
+    run synth "$work/small.yaml" "$work/synthetic"
+    code 0
+    run info "$work/synthetic"
+    code 0
+    out "F8_E4M3"
+    fails "new or empty folder" synth "$work/small.yaml" "$work/synthetic"
+    fails "no-such-preset.*presets: .*b1" synth no-such-preset "$work/other"
+    echo "hidden_size: [" > "$work/bad.yaml"
+    fails "bad.yaml" synth "$work/bad.yaml" "$work/other"
+    echo "hidden_size: 64" > "$work/short.yaml"
+    fails "num_hidden_layers" synth "$work/short.yaml" "$work/other"
+    run bench --model "$work/small.yaml" --depths 0,70 --prefill 16 --decode 4 --repeats 1 \
+        --precision int8 --json -
+    code 0
+    out '"precision": "int8"'
+    out '"read_gbs": [0-9.]+'
+    out '"depth": 70'
+    out '"decode_limit_tps": [0-9.]+'
+    run bench --model "$work/synthetic" --depths 0 --prefill 8 --decode 2 --repeats 1
+    code 0
+    out "^ +depth +prefill tok/s"
+    fails "presets: " bench --model no-such-preset
 }
 
 # Two turns in one conversation, through a pipe.
@@ -262,9 +294,9 @@ test_generate() {
 
 for group in "${groups[@]}"; do
     case $group in
-        unit) tests="usage errors info verify" ;;
+        unit) tests="usage errors info verify bench" ;;
         model) tests="generate chat file" ;;
-        usage | errors | info | verify | generate | chat | file) tests=$group ;;
+        usage | errors | info | verify | bench | generate | chat | file) tests=$group ;;
         *)
             echo "unknown group $group" >&2
             exit 2

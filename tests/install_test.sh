@@ -47,8 +47,8 @@ LD_LIBRARY_PATH=$libdir "$work/by_pkg_config" "$model" | cmp - "$work/embed_c.tx
 # ---- what the library shows and needs ----
 nm -D --defined-only "$libdir/libdsa.so" | c++filt | cut -d' ' -f3- >"$work/symbols"
 public='^(dsa_[a-z_]+|(typeinfo|typeinfo name|vtable) for dsa::(Error|Tokenizer)|'
-public+='dsa::(Engine|Session|Sampler|StreamDecoder|Tokenizer|SafetensorsFile|Error)::[^:]+.*|'
-public+='dsa::(default_context_length|encode_chat|inspect_model|open_tokenizer|parse_reply|plan_memory|to_string)[(].*)'
+public+='dsa::(Engine|LimitMeter|Session|Sampler|StreamDecoder|Tokenizer|SafetensorsFile|Error)::[^:]+.*|'
+public+='dsa::(default_context_length|encode_chat|inspect_model|open_tokenizer|parse_reply|plan_memory|to_string|token_cost)[(].*)'
 public+='@@DSA_[0-9.]+$|^DSA_[0-9.]+$'
 if grep -vE "$public" "$work/symbols"; then fail "the symbols above are not public"; fi
 declared=$(grep -oE '\bdsa_[a-z_]+\(' "$prefix/include/dsa/dsa.h" | tr -d '(' | sort -u)

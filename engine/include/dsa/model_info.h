@@ -85,6 +85,7 @@ struct ModelInfo {
     int64_t copied_bytes = 0;            // unaligned tensors, copied
     int64_t parameters = 0;              // scales not counted
     int64_t active_parameters = 0;       // used for one token, MTP layers not counted
+    int64_t active_bytes = 0;            // of the active parameters, scales counted
     int64_t mtp_parameters = 0;
     bool has_tokenizer = false;
     std::vector<std::string> warnings;

@@ -1,0 +1,54 @@
+#include "dsa/limits.h"
+
+#include <algorithm>
+
+#include "attention/attention.h"
+#include "engine/engine_state.h"
+#include "gemm/limits.h"
+#include "indexer/indexer.h"
+
+namespace dsa {
+
+struct LimitMeter::State {
+    std::shared_ptr<const EngineState> engine;
+    Arena none;
+    gemm::LimitMeter meter;
+};
+
+LimitMeter::LimitMeter(const Engine& engine)
+    : state_(new State{engine.state_, Arena(), gemm::LimitMeter()}) {}
+LimitMeter::~LimitMeter() = default;
+
+void LimitMeter::measure() {
+    Exec exec{state_->engine->pool, state_->none, state_->engine->isa};
+    const ThreadPool::Lease lease(exec.pool);
+    for (int i = 0; i < 4; ++i) {
+        state_->meter.read_round(exec);
+        state_->meter.multiply_round(exec);
+    }
+}
+
+MachineLimits LimitMeter::best() const {
+    return state_->meter.limits();
+}
+
+TokenCost token_cost(const ModelInfo& info, int64_t depth) {
+    const ModelConfig& c = info.config;
+    const auto layers = static_cast<double>(c.num_hidden_layers);
+    const auto seen = static_cast<double>(depth + 1);
+    const auto read = std::min(seen, static_cast<double>(c.index_topk));
+    TokenCost cost;
+    cost.weight_bytes = static_cast<double>(info.active_bytes);
+    cost.cache_bytes = layers * (read * static_cast<double>(attention::kRecordBytes) +
+                                 seen * static_cast<double>(indexer::kKeyBytes));
+    cost.linear_ops = 2.0 * static_cast<double>(info.active_parameters);
+    const auto heads = static_cast<double>(c.num_attention_heads);
+    const auto attention_dims =
+        static_cast<double>(attention::kKeyDim + attention::kLatentDim);  // logits and values
+    cost.context_ops = 2.0 * layers *
+                       (heads * attention_dims * read +
+                        static_cast<double>(c.index_n_heads * indexer::kHeadDim) * seen);
+    return cost;
+}
+
+}  // namespace dsa
