@@ -2,9 +2,9 @@
 
 #include <yaml-cpp/yaml.h>
 
+#include <charconv>
 #include <cstdlib>
 #include <fstream>
-#include <regex>
 
 #include "common.h"
 #include "dsa/error.h"
@@ -38,10 +38,14 @@ Json scalar(const YAML::Node& node) {
     const std::string& text = node.Scalar();
     if (node.Tag() == "!") return text;  // quoted
     if (text == "true" || text == "false") return text == "true";
-    static const std::regex integer("[-+]?[0-9]+");
-    static const std::regex real("[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?");
-    if (std::regex_match(text, integer)) return node.as<int64_t>();
-    if (std::regex_match(text, real)) return node.as<double>();
+    const char* end = text.data() + text.size();
+    int64_t integer = 0;
+    if (const auto r = std::from_chars(text.data(), end, integer);
+        r.ec == std::errc{} && r.ptr == end)
+        return integer;
+    double real = 0;
+    if (const auto r = std::from_chars(text.data(), end, real); r.ec == std::errc{} && r.ptr == end)
+        return real;
     return text;
 }
 
