@@ -14,8 +14,12 @@ static inline uint64_t read_lines(const uint8_t* p, int64_t n) {
         _mm_prefetch(p + i + 4096, _MM_HINT_T0);
         sum[i / 64 % 4] = _mm512_add_epi64(sum[i / 64 % 4], _mm512_loadu_si512(p + i));
     }
-    return static_cast<uint64_t>(_mm512_reduce_add_epi64(
-        _mm512_add_epi64(_mm512_add_epi64(sum[0], sum[1]), _mm512_add_epi64(sum[2], sum[3]))));
+    alignas(64) uint64_t lanes[8];
+    _mm512_store_si512(lanes, _mm512_add_epi64(_mm512_add_epi64(sum[0], sum[1]),
+                                               _mm512_add_epi64(sum[2], sum[3])));
+    uint64_t total = 0;
+    for (const uint64_t lane : lanes) total += lane;
+    return total;
 }
 
 // `rounds` x 24 independent step(acc, a, b); ops_a_step operations each.
