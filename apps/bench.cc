@@ -9,7 +9,6 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <random>
 
 #include "commands.h"
 #include "common.h"
@@ -45,13 +44,6 @@ std::string cpu_name() {
             return line.substr(colon + 2);
     }
     return "?";
-}
-
-std::vector<int32_t> random_tokens(int64_t count, int64_t vocab_size) {
-    std::mt19937 random(1);
-    std::vector<int32_t> ids(static_cast<size_t>(count));
-    for (int32_t& id : ids) id = static_cast<int32_t>(random() % static_cast<uint64_t>(vocab_size));
-    return ids;
 }
 
 double seconds_of(const std::function<void()>& work) {

@@ -11,6 +11,7 @@
 #include <iostream>
 #include <iterator>
 #include <optional>
+#include <random>
 #include <sstream>
 #include <utility>
 
@@ -253,6 +254,13 @@ const char* to_string(StopReason reason) {
             return "interrupted";
     }
     return "unknown";
+}
+
+std::vector<int32_t> random_tokens(int64_t count, int64_t vocab_size) {
+    std::mt19937 random(1);
+    std::vector<int32_t> ids(static_cast<size_t>(count));
+    for (int32_t& id : ids) id = static_cast<int32_t>(random() % static_cast<uint64_t>(vocab_size));
+    return ids;
 }
 
 std::string read_text_file(const std::string& path) {

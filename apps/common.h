@@ -145,6 +145,9 @@ std::string turn_summary(const Turn& turn, const Session& session, const ModelCo
 std::string stop_notice(StopReason reason, int64_t context_length);
 const char* to_string(StopReason reason);
 
+// Repeatable ids, for measurements.
+std::vector<int32_t> random_tokens(int64_t count, int64_t vocab_size);
+
 // Whole file. Throws kNotFound, or kInvalidArgument for a folder or an empty file.
 std::string read_text_file(const std::string& path);
 

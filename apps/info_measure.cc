@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
-#include <random>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include "common.h"
 #include "dsa/error.h"
 
 namespace dsa::app {
@@ -49,13 +49,6 @@ int64_t resident_of_files(const std::filesystem::path& folder) {
         }
     }
     return bytes;
-}
-
-std::vector<int32_t> random_tokens(int64_t count, int64_t vocab_size) {
-    std::mt19937 random(1);
-    std::vector<int32_t> ids(static_cast<size_t>(count));
-    for (int32_t& id : ids) id = static_cast<int32_t>(random() % static_cast<uint64_t>(vocab_size));
-    return ids;
 }
 
 }  // namespace

@@ -37,7 +37,7 @@ static inline __m256 e4m3_to_f32(__m128i codes) {
     return _mm256_mul_ps(_mm256_cvtph_ps(h), _mm256_set1_ps(256.0F));
 }
 
-// The first n (at most `all`) values at p, zeros behind; never reads beyond them.
+// The first n (at most 32) bytes at p, zeros behind; never reads beyond them.
 static inline __m256i load_bytes(const void* p, int64_t n) {
     if (n >= 32) return _mm256_loadu_si256(static_cast<const __m256i*>(p));
     alignas(32) uint8_t bytes[32] = {};
