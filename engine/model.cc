@@ -152,13 +152,13 @@ void Model::attention(Pass& p, int64_t index) const {
         {&w.kv_a_proj_with_mqa, {p.kv, DType::kBF16, attention::kKeyDim}},
         {&w.indexer.wk, {p.index_k, DType::kBF16, indexer::kHeadDim}},
         {&w.indexer.weights_proj, {p.index_w, DType::kF32, config_.index_n_heads}}};
-    gemm::linear(p.exec, {p.m, p.h, config_.hidden_size, precision_, format_, from_hidden});
+    gemm::linear(p.exec, {p.m, {p.h, config_.hidden_size}, precision_, format_, from_hidden});
     gemm::rms_norm(p.exec,
                    {p.m, q_rank, p.q_latent, q_rank, w.q_a_layernorm, norm_eps_, p.q_latent});
     const gemm::LinearOutput from_latent[] = {
         {&w.q_b_proj, {p.q, DType::kBF16, heads * attention::kQueryDim}},
         {&w.indexer.wq_b, {p.index_q, DType::kBF16, config_.index_n_heads * indexer::kHeadDim}}};
-    gemm::linear(p.exec, {p.m, p.q_latent, q_rank, precision_, format_, from_latent});
+    gemm::linear(p.exec, {p.m, {p.q_latent, q_rank}, precision_, format_, from_latent});
 
     const PageTable kv = p.cache.kv(index);
     attention::store_kv(p.exec, {p.m, p.position, p.kv, attention::kKeyDim, w.kv_a_layernorm,
@@ -171,7 +171,7 @@ void Model::attention(Pass& p, int64_t index) const {
     attention::project_values(p.exec, {p.m, heads, p.z, w.kv_b_proj, p.o});
     const gemm::LinearOutput output[] = {
         {&w.o_proj, {p.pending, DType::kBF16, config_.hidden_size}}};
-    gemm::linear(p.exec, {p.m, p.o, heads * attention::kValueDim, precision_, format_, output});
+    gemm::linear(p.exec, {p.m, {p.o, heads * attention::kValueDim}, precision_, format_, output});
 }
 
 // index_q, index_k, index_w -> the index cache, selected
@@ -204,7 +204,7 @@ void Model::feed_forward(Pass& p, int64_t index) const {
     const int64_t num_experts = config_.n_routed_experts;
     const int64_t topk = config_.num_experts_per_tok;
     const gemm::LinearOutput gate[] = {{&w.moe.gate, {p.gate, DType::kF32, num_experts}}};
-    gemm::linear(p.exec, {p.m, p.h, config_.hidden_size, precision_, format_, gate});
+    gemm::linear(p.exec, {p.m, {p.h, config_.hidden_size}, precision_, format_, gate});
     moe::route(p.exec, {p.m, num_experts, config_.n_group, config_.topk_group, topk,
                         config_.norm_topk_prob, static_cast<float>(config_.routed_scaling_factor),
                         p.gate, w.moe.e_score_correction_bias, p.experts, p.expert_weights});
@@ -236,7 +236,7 @@ void Model::head(Pass& p, std::span<const int64_t> rows, float* logits) const {
     const gemm::LinearOutput out[] = {
         {&weights_.lm_head, {logits, DType::kF32, config_.vocab_size}}};
     gemm::linear(p.exec,
-                 {static_cast<int64_t>(rows.size()), p.h, hidden, precision_, format_, out});
+                 {static_cast<int64_t>(rows.size()), {p.h, hidden}, precision_, format_, out});
 }
 
 std::vector<float> Model::forward_layer(Exec& exec, KvCache& cache, int64_t index, int64_t position,

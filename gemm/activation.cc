@@ -4,9 +4,9 @@
 
 #include "base/check.h"
 #include "base/lanes.h"
-#include "gemm/cpu/select.h"
 
 namespace dsa::gemm {
+
 void rms_norm_row(const float* x, const float* weight, float eps, int64_t n, bf16* out) {
     const float mean = sum_lanes(dot_lanes(x, x, n)) / static_cast<float>(n);
     const float r = 1.0F / std::sqrt(mean + eps);
@@ -36,15 +36,6 @@ void add_rms_norm(Exec& exec, const AddRmsNormParams& p) {
                 for (int64_t i = 0; i < p.n; ++i) x[i] += to_float(p.add[row * p.n + i]);
             rms_norm_row(x, p.weight, p.eps, p.n, p.out + row * p.n);
         }
-    });
-}
-
-void silu_mul(Exec& exec, const SiluMulParams& p) {
-    using namespace cpu;
-    const Kernels& kernels = kernels_for(exec.isa);
-    exec.pool.parallel_for(p.m, [&](int64_t begin, int64_t end, int) {
-        kernels.silu_mul(&p.gate[begin * p.n].bits, &p.up[begin * p.n].bits, (end - begin) * p.n,
-                         &p.out[begin * p.n].bits);
     });
 }
 

@@ -1,6 +1,6 @@
 #pragma once
-// Operators between the products: norms and SwiGLU. All arithmetic is fp32.
-// Each row has one order of operations, the same in every ISA for the norms.
+// Norms between the products (SwiGLU products are made by the layers that read them: LinearInput of
+// gemm.h). All arithmetic is fp32, in one order of operations a row, the same in every ISA.
 
 #include <cstdint>
 
@@ -32,14 +32,5 @@ struct AddRmsNormParams {
     bf16* out;  // [m, n] contiguous
 };
 void add_rms_norm(Exec& exec, const AddRmsNormParams& p);
-
-// out = bf16(silu(gate) * up); out may be gate.
-struct SiluMulParams {
-    int64_t m, n;
-    const bf16* gate;  // [m, n] contiguous, as up and out
-    const bf16* up;
-    bf16* out;
-};
-void silu_mul(Exec& exec, const SiluMulParams& p);
 
 }  // namespace dsa::gemm

@@ -21,7 +21,7 @@ void dense(Exec& exec, const char* op, const GemmParams& p, DType a_type, DType 
     check_operands(op, p.a, p.b, a_type, b_type);
     check_output(op, p.d, p.b.n);
     const Arena::Scope scope(exec.scratch);
-    Task t{p.m, pack_rows(exec, p.m, p.b.k, p.a), p.b, p.d};
+    Task t{p.m, pack_rows(exec, p.m, p.b.k, Rows::of(p.a)), p.b, p.d};
     run_tasks(exec, {&t, 1});
 }
 
@@ -41,15 +41,16 @@ void grouped(Exec& exec, const char* op, const GroupedGemm& p, DType a_type,
              const RowsOf& rows_of) {
     check_groups(op, p, a_type);
     const Arena::Scope scope(exec.scratch);
+    const int64_t k = p.b[0]->k;
     auto* tasks = exec.scratch.alloc<Task>(p.num_groups);
     auto* ranges = exec.scratch.alloc<RowRange>(p.num_groups);
     for (int64_t g = 0; g < p.num_groups; ++g) ranges[g] = rows_of(g);
     const Rows rows =
-        pack_ranges(exec, {ranges, static_cast<size_t>(p.num_groups)}, p.b[0]->k, p.a);
+        pack_ranges(exec, {ranges, static_cast<size_t>(p.num_groups)}, k, Rows::of(p.a));
     int64_t before = 0;  // packed rows lie one behind another
     for (int64_t g = 0; g < p.num_groups; ++g) {
         Task& t = tasks[g];
-        t = {ranges[g].count, rows.from_packed(before, ranges[g].first), *p.b[g], p.d};
+        t = {ranges[g].count, rows.from_packed(before, ranges[g].first, k), *p.b[g], p.d};
         t.d.data = static_cast<uint8_t*>(p.d.data) + ranges[g].first * p.d.ld * size_of(p.d.dtype);
         before += ranges[g].count;
     }
@@ -79,7 +80,7 @@ void masked(Exec& exec, const char* op, const GroupedMaskedParams& p, DType a_ty
 }  // namespace
 
 int64_t gemm_scratch_bytes(int64_t m, int64_t k, int num_threads) {
-    return pack_rows_bytes(m, k) + run_tasks_bytes(k, num_threads);
+    return pack_rows_bytes(m, k, num_threads) + run_tasks_bytes(k, num_threads);
 }
 
 int64_t grouped_gemm_scratch_bytes(int64_t rows, int64_t k, int64_t num_groups, int num_threads) {

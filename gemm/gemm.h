@@ -89,12 +89,19 @@ struct LinearOutput {
     Output d;
 };
 
-// Up to 8 linear layers over the same bf16 rows, in one parallel region. Rows are quantised once
-// where precision says so and a weight is FP8; a bf16 weight always meets bf16 rows.
+// The rows that linear layers read.
+struct LinearInput {
+    const bf16* x = nullptr;  // [m, k], row stride ld
+    int64_t ld = 0;
+    const bf16* up = nullptr;  // as x; not null: the layers read bf16(silu(x) * up)
+};
+
+// Up to 8 linear layers over the same rows. These are made ready once (SwiGLU product, quantised
+// where precision says so and a weight is FP8; a bf16 weight always meets bf16 rows) on their way
+// to the kernels, in the same pass.
 struct LinearParams {
     int64_t m = 0;
-    const bf16* x = nullptr;  // [m, k]
-    int64_t ldx = 0;
+    LinearInput in;
     Precision precision = Precision::kBf16;
     ScaleFormat format = ScaleFormat::kUe8m0;
     std::span<const LinearOutput> outputs;
@@ -102,7 +109,7 @@ struct LinearParams {
 void linear(Exec& exec, const LinearParams& p);
 int64_t linear_scratch_bytes(int64_t m, int64_t k, int num_threads);
 
-// As linear(), for rows that are sorted by group (expert): rows offsets[g] .. offsets[g + 1] of x
+// As linear(), for rows that are sorted by group (expert): rows offsets[g] .. offsets[g + 1]
 // meet weights[g]; groups may be empty, weights stay where the checkpoint has them. (DeepGEMM:
 // m_grouped_gemm_nt_contiguous.)
 struct GroupedOutput {
@@ -112,8 +119,7 @@ struct GroupedOutput {
 struct GroupedLinearParams {
     int64_t num_groups = 0;
     const int32_t* offsets = nullptr;  // [num_groups + 1], ascending from 0
-    const bf16* x = nullptr;
-    int64_t ldx = 0;
+    LinearInput in;
     Precision precision = Precision::kBf16;
     ScaleFormat format = ScaleFormat::kUe8m0;
     std::span<const GroupedOutput> outputs;  // at most 8

@@ -17,7 +17,7 @@ struct LayerRows {
     Rows quantised;  // for FP8 weights
 
     Task task(int64_t first_row, int64_t m, const Weight& b, const Output& d) const {
-        Task t{m, (b.is_fp8() ? quantised : plain).from(first_row), b, d};
+        Task t{m, (b.is_fp8() ? quantised : plain).from(first_row, b.k), b, d};
         t.d.data = static_cast<uint8_t*>(d.data) + first_row * d.ld * size_of(d.dtype);
         return t;
     }
@@ -31,34 +31,36 @@ struct WeightTypes {
     void add(const Weight& w) { (w.is_fp8() ? fp8 : bf16) = true; }
 };
 
-// Rows quantised for FP8 weights.
-Activations quantise(Exec& exec, int64_t m, int64_t k, const bf16* x, int64_t ldx,
-                     Precision precision, ScaleFormat format) {
-    auto* codes = exec.scratch.alloc<uint8_t>(m * k);
-    auto* scale = exec.scratch.alloc<float>(m * num_blocks(k));
-    if (precision == Precision::kInt8) {
-        quantize_1x128_int8(exec, {m, k, x, ldx, reinterpret_cast<int8_t*>(codes), scale});
-        return {codes, DType::kI8, k, scale, num_blocks(k), 1};
+DType form_of(Precision precision) {
+    switch (precision) {
+        case Precision::kFp8:
+            return DType::kE4M3;
+        case Precision::kInt8:
+            return DType::kI8;
+        default:
+            return DType::kBF16;
     }
-    quantize_1x128(exec, {m, k, x, ldx, format, reinterpret_cast<e4m3*>(codes), scale});
-    return {codes, DType::kE4M3, k, scale, num_blocks(k), 1};
 }
 
-LayerRows make_rows(Exec& exec, int64_t m, int64_t k, const bf16* x, int64_t ldx, WeightTypes types,
-                    Precision precision, ScaleFormat format) {
+// Rows of all groups (ranges) of the layer's input.
+LayerRows make_rows(Exec& exec, std::span<const RowRange> ranges, int64_t k, const LinearInput& in,
+                    WeightTypes types, Precision precision, ScaleFormat format) {
+    Rows source = Rows::of({in.x, DType::kBF16, in.ld, nullptr, 0, 0});
+    source.up = in.up;
     LayerRows rows;
     const bool quantised = types.fp8 && precision != Precision::kBf16;
-    if (types.bf16 || !quantised)
-        rows.plain = pack_rows(exec, m, k, {x, DType::kBF16, ldx, nullptr, 0, 0});
+    if (types.bf16 || !quantised) rows.plain = pack_ranges(exec, ranges, k, source);
     rows.quantised = rows.plain;
-    if (quantised)
-        rows.quantised = pack_rows(exec, m, k, quantise(exec, m, k, x, ldx, precision, format));
+    if (quantised) {
+        source.form = form_of(precision);
+        source.scale_format = format;
+        rows.quantised = pack_ranges(exec, ranges, k, source);
+    }
     return rows;
 }
 
-int64_t rows_bytes(int64_t m, int64_t k) {
-    return Arena::bytes_for<uint8_t>(m * k) + Arena::bytes_for<float>(m * num_blocks(k)) +
-           2 * pack_rows_bytes(m, k);
+int64_t rows_bytes(int64_t m, int64_t k, int num_threads) {
+    return 2 * pack_rows_bytes(m, k, num_threads);
 }
 
 }  // namespace
@@ -77,9 +79,10 @@ void linear(Exec& exec, const LinearParams& p) {
                   " over the same rows");
         types.add(*out.weight);
     }
-    DSA_CHECK(p.ldx >= k, "linear: row stride ", p.ldx, ", expected at least k = ", k);
+    DSA_CHECK(p.in.ld >= k, "linear: row stride ", p.in.ld, ", expected at least k = ", k);
     const Arena::Scope scope(exec.scratch);
-    const LayerRows rows = make_rows(exec, p.m, k, p.x, p.ldx, types, p.precision, p.format);
+    const RowRange all{0, p.m};
+    const LayerRows rows = make_rows(exec, {&all, 1}, k, p.in, types, p.precision, p.format);
     Task tasks[kMaxOutputs];
     for (int64_t i = 0; i < count; ++i) {
         const LinearOutput& out = p.outputs[static_cast<size_t>(i)];
@@ -89,7 +92,7 @@ void linear(Exec& exec, const LinearParams& p) {
 }
 
 int64_t linear_scratch_bytes(int64_t m, int64_t k, int num_threads) {
-    return rows_bytes(m, k) + run_tasks_bytes(k, num_threads);
+    return rows_bytes(m, k, num_threads) + run_tasks_bytes(k, num_threads);
 }
 
 void m_grouped_linear_contiguous(Exec& exec, const GroupedLinearParams& p) {
@@ -100,7 +103,7 @@ void m_grouped_linear_contiguous(Exec& exec, const GroupedLinearParams& p) {
               kMaxOutputs);
     const int64_t m = p.offsets[p.num_groups];
     const int64_t k = p.outputs[0].weights[0]->k;
-    DSA_CHECK(p.ldx >= k, op, ": row stride ", p.ldx, ", expected at least k = ", k);
+    DSA_CHECK(p.in.ld >= k, op, ": row stride ", p.in.ld, ", expected at least k = ", k);
     WeightTypes types;
     for (const GroupedOutput& out : p.outputs) {
         const int64_t n = out.weights[0]->n;
@@ -115,23 +118,28 @@ void m_grouped_linear_contiguous(Exec& exec, const GroupedLinearParams& p) {
     }
     if (m == 0) return;
     const Arena::Scope scope(exec.scratch);
-    const LayerRows rows = make_rows(exec, m, k, p.x, p.ldx, types, p.precision, p.format);
+    auto* ranges = exec.scratch.alloc<RowRange>(p.num_groups);
+    for (int64_t g = 0; g < p.num_groups; ++g) {
+        ranges[g] = {p.offsets[g], p.offsets[g + 1] - p.offsets[g]};
+        DSA_CHECK(ranges[g].count >= 0, op, ": offsets of group ", g, " descend from ",
+                  p.offsets[g], " to ", p.offsets[g + 1]);
+    }
+    const LayerRows rows = make_rows(exec, {ranges, static_cast<size_t>(p.num_groups)}, k, p.in,
+                                     types, p.precision, p.format);
     auto* tasks = exec.scratch.alloc<Task>(p.num_groups * count);
     int64_t num_tasks = 0;
     for (int64_t g = 0; g < p.num_groups; ++g) {
-        const int64_t first = p.offsets[g];
-        DSA_CHECK(p.offsets[g + 1] >= first, op, ": offsets of group ", g, " descend from ", first,
-                  " to ", p.offsets[g + 1]);
-        if (p.offsets[g + 1] == first) continue;
+        if (ranges[g].count == 0) continue;
         for (const GroupedOutput& out : p.outputs)
-            tasks[num_tasks++] = rows.task(first, p.offsets[g + 1] - first, *out.weights[g], out.d);
+            tasks[num_tasks++] =
+                rows.task(ranges[g].first, ranges[g].count, *out.weights[g], out.d);
     }
     run_tasks(exec, {tasks, static_cast<size_t>(num_tasks)});
 }
 
 int64_t grouped_linear_scratch_bytes(int64_t rows, int64_t k, int64_t num_groups, int num_threads) {
-    return rows_bytes(rows, k) + Arena::bytes_for<Task>(num_groups * kMaxOutputs) +
-           run_tasks_bytes(k, num_threads);
+    return rows_bytes(rows, k, num_threads) + Arena::bytes_for<RowRange>(num_groups) +
+           Arena::bytes_for<Task>(num_groups * kMaxOutputs) + run_tasks_bytes(k, num_threads);
 }
 
 }  // namespace dsa::gemm

@@ -25,6 +25,11 @@ int64_t padded(int64_t k) {
     return num_blocks(k) * kScaleBlock;
 }
 
+// Packed rows of the widest element, and scales of their own.
+int64_t packed_bytes(int64_t m, int64_t k) {
+    return Arena::bytes_for<float>(m * padded(k)) + Arena::bytes_for<float>(m * num_blocks(k));
+}
+
 int64_t column_steps(const Task& t) {
     return ceil_div(t.b.n, kColumnStep);
 }
@@ -41,6 +46,39 @@ void pack(Isa isa, const Activations& a, int64_t m, int64_t k, void* out, int64_
     }
 }
 
+// What a row needs on its way: its SwiGLU product, and its codes.
+int64_t row_buffer_bytes(int64_t k) {
+    return align_up(k * int64_t{sizeof(bf16)}) + align_up(k);
+}
+
+// m rows to packed ones; `scale` [m, blocks of k] gets those of rows that are quantised here.
+void prepare(Isa isa, const Rows& rows, int64_t m, int64_t k, void* out, int64_t block_stride,
+             float* scale, uint8_t* buffer) {
+    if (rows.up == nullptr && !rows.are_quantised_here())
+        return pack(isa, rows.a, m, k, out, block_stride);
+    const cpu::Kernels& kernels = cpu::kernels_for(isa);
+    auto* product = reinterpret_cast<uint16_t*>(buffer);
+    uint8_t* codes = buffer + align_up(k * int64_t{sizeof(bf16)});
+    for (int64_t i = 0; i < m; ++i) {
+        const auto* x = static_cast<const uint16_t*>(rows.a.data) + i * rows.a.ld;
+        if (rows.up != nullptr) {
+            kernels.silu_mul(x, &rows.up[i * rows.a.ld].bits, k, product);
+            x = product;
+        }
+        Activations row{x, rows.form, k, nullptr, 0, 0};
+        float* row_scale = scale + i * num_blocks(k);
+        if (rows.form == DType::kE4M3) {
+            kernels.quantize_row(x, k, rows.scale_format == ScaleFormat::kUe8m0, codes, row_scale);
+            row.data = codes;
+        } else if (rows.form == DType::kI8) {
+            kernels.quantize_row_int8(x, k, reinterpret_cast<int8_t*>(codes), row_scale);
+            row.data = codes;
+        }
+        pack(isa, row, 1, k, static_cast<uint8_t*>(out) + i * kScaleBlock * rows.element_size,
+             block_stride);
+    }
+}
+
 // The kernel for what the rows and the weight are.
 void run_kernel(Isa isa, DType a, DType b, const NtTile& tile) {
     if (a == DType::kI8) return cpu::int8_kernels_for(isa).nt(tile);
@@ -51,7 +89,7 @@ void run_kernel(Isa isa, DType a, DType b, const NtTile& tile) {
 // Rows row0 .. row0 + m and columns col0 .. col0 + n of the product.
 void run_tile(Isa isa, const Task& t, int64_t row0, int64_t m, int64_t col0, int64_t n,
               void* scratch) {
-    const Rows rows = t.rows.from(row0);
+    const Rows rows = t.rows.from(row0, t.b.k);
     NtTile tile{};
     tile.m = m;
     tile.n = n;
@@ -61,6 +99,11 @@ void run_tile(Isa isa, const Task& t, int64_t row0, int64_t m, int64_t col0, int
     tile.a_scale = rows.a.scale;
     tile.a_scale_stride_m = rows.a.scale_stride_m;
     tile.a_scale_stride_k = rows.a.scale_stride_k;
+    if (rows.are_quantised_here()) {
+        tile.a_scale = rows.own_scale;
+        tile.a_scale_stride_m = num_blocks(t.b.k);
+        tile.a_scale_stride_k = 1;
+    }
     tile.b = static_cast<const uint8_t*>(t.b.data) + col0 * t.b.k * size_of(t.b.dtype);
     tile.ldb = t.b.k;
     tile.b_scale_ld = num_blocks(t.b.k);
@@ -69,7 +112,7 @@ void run_tile(Isa isa, const Task& t, int64_t row0, int64_t m, int64_t col0, int
     tile.ldd = t.d.ld;
     tile.d_is_f32 = t.d.dtype == DType::kF32;
     tile.scratch = scratch;
-    run_kernel(isa, rows.a.dtype, t.b.dtype, tile);
+    run_kernel(isa, rows.form, t.b.dtype, tile);
 }
 
 // Columns of a tile that starts at `col`: scale blocks are counted from the tile's first column, so
@@ -83,8 +126,10 @@ int64_t tile_columns(int64_t col, int64_t end) {
 void run_units(Isa isa, Task t, int64_t first, int64_t last, uint8_t* scratch) {
     if (t.rows.packed == nullptr) {
         uint8_t* row = scratch + cpu::kNtScratchBytes;
-        pack(isa, t.rows.a, 1, t.b.k, row, kScaleBlock);
+        auto* scale = reinterpret_cast<float*>(row + Arena::bytes_for<float>(padded(t.b.k)));
+        prepare(isa, t.rows, 1, t.b.k, row, kScaleBlock, scale, row + packed_bytes(1, t.b.k));
         t.rows.packed = row;
+        t.rows.own_scale = scale;
         t.rows.block_stride = kScaleBlock;
     }
     const int64_t steps = column_steps(t);
@@ -103,52 +148,66 @@ void run_units(Isa isa, Task t, int64_t first, int64_t last, uint8_t* scratch) {
     }
 }
 
-// Scratch of a thread: a tile's, and a row of its own.
+// Scratch of a thread: a tile's, and a row of its own with what it needs on its way.
 int64_t thread_bytes(int64_t k) {
-    return align_up(cpu::kNtScratchBytes + pack_rows_bytes(1, k));
+    return align_up(cpu::kNtScratchBytes) + packed_bytes(1, k) + row_buffer_bytes(k);
 }
 
 }  // namespace
 
-Rows Rows::from_packed(int64_t packed_row, int64_t first) const {
+Rows Rows::from_packed(int64_t packed_row, int64_t first, int64_t k) const {
     Rows r = *this;
     r.a.data = static_cast<const uint8_t*>(a.data) + first * a.ld * size_of(a.dtype);
     if (a.scale != nullptr) r.a.scale += first * a.scale_stride_m;
+    if (up != nullptr) r.up += first * a.ld;
     if (packed != nullptr) r.packed += packed_row * kScaleBlock * element_size;
+    if (own_scale != nullptr) r.own_scale += packed_row * num_blocks(k);
     return r;
 }
 
-Rows pack_rows(Exec& exec, int64_t m, int64_t k, const Activations& a) {
+Rows pack_rows(Exec& exec, int64_t m, int64_t k, const Rows& rows) {
     const RowRange all{0, m};
-    return pack_ranges(exec, {&all, 1}, k, a);
+    return pack_ranges(exec, {&all, 1}, k, rows);
 }
 
-Rows pack_ranges(Exec& exec, std::span<const RowRange> ranges, int64_t k, const Activations& a) {
+Rows pack_ranges(Exec& exec, std::span<const RowRange> ranges, int64_t k, const Rows& rows) {
     int64_t m = 0;
-    for (const RowRange& r : ranges) m += r.count;
-    Rows rows{a};
-    rows.element_size = a.dtype == DType::kI8 ? cpu::int8_kernels_for(exec.isa).element_size
-                                              : cpu::kernels_for(exec.isa).element_size;
-    if (m <= 1) return rows;
-    auto* out = exec.scratch.alloc<uint8_t>(m * padded(k) * rows.element_size);
-    rows.packed = out;
-    rows.block_stride = m * kScaleBlock;
-    exec.pool.parallel_for(m, [&](int64_t begin, int64_t end, int) {
+    int64_t most = 0;
+    for (const RowRange& r : ranges) {
+        m += r.count;
+        most = std::max(most, r.count);
+    }
+    Rows packed = rows;
+    packed.element_size = rows.form == DType::kI8 ? cpu::int8_kernels_for(exec.isa).element_size
+                                                  : cpu::kernels_for(exec.isa).element_size;
+    if (most <= 1) return packed;
+    auto* out = exec.scratch.alloc<uint8_t>(m * padded(k) * packed.element_size);
+    auto* scale = exec.scratch.alloc<float>(m * num_blocks(k));
+    packed.packed = out;
+    packed.own_scale = scale;
+    packed.block_stride = m * kScaleBlock;
+    const Arena::Scope scope(exec.scratch);
+    auto* buffers = exec.scratch.alloc<uint8_t>(exec.pool.num_threads() * row_buffer_bytes(k));
+    exec.pool.parallel_for(m, [&](int64_t begin, int64_t end, int thread) {
         int64_t before = 0;
         for (const RowRange& r : ranges) {  // the part of each range in packed rows begin .. end
             const int64_t from = std::max(begin, before);
             const int64_t to = std::min(end, before + r.count);
-            if (from < to)
-                pack(exec.isa, rows.from(r.first + from - before).a, to - from, k,
-                     out + from * kScaleBlock * rows.element_size, rows.block_stride);
+            if (from < to) {
+                Rows part = rows.from(r.first + from - before, k);
+                part.element_size = packed.element_size;
+                prepare(exec.isa, part, to - from, k,
+                        out + from * kScaleBlock * packed.element_size, packed.block_stride,
+                        scale + from * num_blocks(k), buffers + thread * row_buffer_bytes(k));
+            }
             before += r.count;
         }
     });
-    return rows;
+    return packed;
 }
 
-int64_t pack_rows_bytes(int64_t m, int64_t k) {
-    return Arena::bytes_for<float>(m * padded(k));  // the widest element
+int64_t pack_rows_bytes(int64_t m, int64_t k, int num_threads) {
+    return packed_bytes(m, k) + Arena::bytes_for<uint8_t>(num_threads * row_buffer_bytes(k));
 }
 
 int64_t run_tasks_bytes(int64_t k, int num_threads) {

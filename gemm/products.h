@@ -10,28 +10,41 @@
 
 namespace dsa::gemm {
 
-// Rows of A: as the caller has them, or packed for the kernels.
+// Rows of A on their way to the kernels: as the caller has them, or bf16 rows that become
+// silu(a) * up, or are quantised, while they are packed.
 struct Rows {
     Activations a;
-    const uint8_t* packed = nullptr;  // nullptr: to be packed by each thread for itself
-    int64_t block_stride = 0;         // elements from a block of k to the next
-    int64_t element_size = 0;         // bytes of a packed value
+    const bf16* up = nullptr;   // rows as those of a; nullptr: a alone
+    DType form = DType::kBF16;  // what the kernels meet: a.dtype, or kE4M3 or kI8 of bf16 rows
+    ScaleFormat scale_format = ScaleFormat::kUe8m0;  // of rows quantised to e4m3
+    // Set by pack_rows:
+    const uint8_t* packed = nullptr;   // nullptr: to be packed by each thread for itself
+    int64_t block_stride = 0;          // elements from a block of k to the next
+    int64_t element_size = 0;          // bytes of a packed value
+    const float* own_scale = nullptr;  // [rows, blocks of k] of rows quantised on the way
 
+    static Rows of(const Activations& a) {
+        Rows r;
+        r.a = a;
+        r.form = a.dtype;
+        return r;
+    }
+    bool are_quantised_here() const { return form != a.dtype; }
     // From row `first` on; where packed rows were gathered, from packed row `packed_row` on.
-    Rows from(int64_t first) const { return from_packed(first, first); }
-    Rows from_packed(int64_t packed_row, int64_t first) const;
+    Rows from(int64_t first, int64_t k) const { return from_packed(first, first, k); }
+    Rows from_packed(int64_t packed_row, int64_t first, int64_t k) const;
 };
 
 struct RowRange {
     int64_t first, count;
 };
 
-// Packed by all threads, from the context's scratch. A single row is left to the threads that need
-// it: that costs less than a parallel region.
-Rows pack_rows(Exec& exec, int64_t m, int64_t k, const Activations& a);
+// Packed by all threads, from the context's scratch. Where no range has more than one row they are
+// left to the threads that need them: that costs less than a parallel region.
+Rows pack_rows(Exec& exec, int64_t m, int64_t k, const Rows& rows);
 // As pack_rows, for the rows of all ranges, one behind another.
-Rows pack_ranges(Exec& exec, std::span<const RowRange> ranges, int64_t k, const Activations& a);
-int64_t pack_rows_bytes(int64_t m, int64_t k);
+Rows pack_ranges(Exec& exec, std::span<const RowRange> ranges, int64_t k, const Rows& rows);
+int64_t pack_rows_bytes(int64_t m, int64_t k, int num_threads);
 
 // One product: D = rows B^T.
 struct Task {

@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "base/check.h"
-#include "gemm/activation.h"
 #include "moe/moe.h"
 
 namespace dsa::moe {
@@ -74,18 +73,15 @@ void routed_mlp(Exec& exec, const ExpertMlpParams& p, const Dispatch& d, const b
     gemm::GroupedLinearParams g;
     g.num_groups = p.num_experts;
     g.offsets = d.offsets;
-    g.x = x;
-    g.ldx = hidden;
+    g.in = {x, hidden};
     g.precision = p.precision;
     g.format = p.format;
     const gemm::GroupedOutput first[] = {{p.routed.gate, {gate, DType::kBF16, intermediate}},
                                          {p.routed.up, {up, DType::kBF16, intermediate}}};
     g.outputs = first;
     gemm::m_grouped_linear_contiguous(exec, g);
-    gemm::silu_mul(exec, {rows, intermediate, gate, up, gate});
     const gemm::GroupedOutput second[] = {{p.routed.down, {y, DType::kF32, hidden}}};
-    g.x = gate;
-    g.ldx = intermediate;
+    g.in = {gate, intermediate, up};
     g.outputs = second;
     gemm::m_grouped_linear_contiguous(exec, g);
 }
@@ -100,10 +96,9 @@ void mlp(Exec& exec, const MlpParams& p) {
     auto* up = exec.scratch.alloc<bf16>(p.m * intermediate);
     const gemm::LinearOutput first[] = {{p.gate, {gate, DType::kBF16, intermediate}},
                                         {p.up, {up, DType::kBF16, intermediate}}};
-    gemm::linear(exec, {p.m, p.x, hidden, p.precision, p.format, first});
-    gemm::silu_mul(exec, {p.m, intermediate, gate, up, gate});
+    gemm::linear(exec, {p.m, {p.x, hidden}, p.precision, p.format, first});
     const gemm::LinearOutput second[] = {{p.down, p.out}};
-    gemm::linear(exec, {p.m, gate, intermediate, p.precision, p.format, second});
+    gemm::linear(exec, {p.m, {gate, intermediate, up}, p.precision, p.format, second});
 }
 
 int64_t mlp_scratch_bytes(int64_t m, int64_t hidden, int64_t intermediate, int num_threads) {

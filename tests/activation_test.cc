@@ -8,6 +8,7 @@
 #include <cstring>
 #include <string>
 
+#include "gemm/cpu/select.h"
 #include "gemm/quantize.h"
 #include "testing/op_fixture.h"
 
@@ -59,7 +60,6 @@ TEST_P(ActivationIsa, QuantiserHasTheSameBitsInEveryIsa) {
 }
 
 TEST_P(ActivationIsa, SiluMulMatchesDouble) {
-    OpContext context(GetParam());
     Random random(7);
     const int64_t n = 77;
     std::vector<bf16> gate = random.bf16s(3 * n, 4.0F);
@@ -68,7 +68,7 @@ TEST_P(ActivationIsa, SiluMulMatchesDouble) {
     gate[1] = to_bf16(200.0F);
     gate[2] = to_bf16(NAN);
     std::vector<bf16> out(gate.size());
-    silu_mul(context.exec, {3, n, gate.data(), up.data(), out.data()});
+    cpu::kernels_for(GetParam()).silu_mul(&gate[0].bits, &up[0].bits, 3 * n, &out[0].bits);
     for (size_t i = 0; i < out.size(); ++i) {
         const double g = to_float(gate[i]);
         const double want = g / (1.0 + std::exp(-g)) * to_float(up[i]);

@@ -9,69 +9,28 @@
 #include <string>
 
 #include "dsa/error.h"
-#include "testing/op_fixture.h"
+#include "testing/gemm_operands.h"
 
 namespace dsa::gemm {
 namespace {
 
+using testing::expect_near;
 using testing::OpContext;
 using testing::OwnedWeight;
 using testing::Random;
+using testing::random_rows;
 using testing::random_weight;
+using testing::Rows;
+using testing::run_gemm;
 using testing::weight_at;
 
 struct Shape {
     int64_t m, n, k;
 };
-const Shape kShapes[] = {{1, 1, 1},      {1, 16, 128},   {1, 37, 200},  {1, 400, 640},
-                         {2, 17, 129},   {3, 128, 64},   {4, 16, 256},  {5, 130, 320},
-                         {7, 256, 96},   {13, 70, 2048}, {64, 48, 512}, {131, 33, 384},
-                         {300, 300, 130}};
-
-// Rows of A in any type, and what they mean.
-struct Rows {
-    std::vector<bf16> plain;
-    std::vector<e4m3> codes;
-    std::vector<float> scale;
-    Activations view;
-    std::vector<double> value;  // [m, k]
-};
-
-Rows random_rows(Random& random, DType dtype, int64_t m, int64_t k) {
-    Rows r;
-    r.value.resize(static_cast<size_t>(m * k));
-    if (dtype == DType::kBF16) {
-        r.plain = random.bf16s(m * k);
-        r.view = {r.plain.data(), dtype, k, nullptr, 0, 0};
-        for (size_t i = 0; i < r.value.size(); ++i) r.value[i] = to_float(r.plain[i]);
-        return r;
-    }
-    const int64_t blocks = num_blocks(k);
-    r.codes = random.e4m3s(m * k);
-    r.scale = random.floats(m * blocks, 0.1F);
-    if (dtype == DType::kI8)
-        for (e4m3& code : r.codes)
-            code.bits = static_cast<uint8_t>(static_cast<int8_t>(random.below(255) - 127));
-    r.view = {r.codes.data(), dtype, k, r.scale.data(), blocks, 1};
-    for (int64_t i = 0; i < m; ++i)
-        for (int64_t j = 0; j < k; ++j) {
-            const e4m3 code = r.codes[static_cast<size_t>(i * k + j)];
-            const double value = dtype == DType::kI8 ? static_cast<int8_t>(code.bits)
-                                                     : static_cast<double>(to_float(code));
-            r.value[static_cast<size_t>(i * k + j)] =
-                value * r.scale[static_cast<size_t>(i * blocks + j / 128)];
-        }
-    return r;
-}
-
-// |error| is at most a few roundings of the products' magnitudes: fp32 sums of k terms, and the
-// output.
-void expect_near(double got, double want, double magnitude, int64_t k, bool bf16_out) {
-    const double sum_error =
-        magnitude * std::ldexp(1.0, -23) * (2.0 + std::sqrt(static_cast<double>(k)));
-    const double out_error = bf16_out ? std::fabs(want) * std::ldexp(1.0, -8) : 0.0;
-    ASSERT_NEAR(got, want, sum_error + out_error);
-}
+const Shape kShapes[] = {{1, 1, 1},       {1, 16, 128},   {1, 37, 200},    {1, 400, 640},
+                         {2, 17, 129},    {3, 128, 64},   {4, 16, 256},    {5, 130, 320},
+                         {7, 256, 96},    {13, 70, 2048}, {64, 48, 512},   {131, 33, 384},
+                         {300, 300, 130}, {1, 40, 4700},  {100, 40, 1100}, {270, 33, 700}};
 
 // The weight as int8 products see it: 128 of k rounded to multiples of largest / 127.
 std::vector<double> requantised(const Weight& w) {
@@ -98,18 +57,6 @@ class GemmIsa : public ::testing::TestWithParam<Isa> {};
 INSTANTIATE_TEST_SUITE_P(All, GemmIsa, ::testing::ValuesIn(supported_isas()),
                          [](const auto& param) { return std::string(to_string(param.param)); });
 
-void run(Exec& exec, const GemmParams& p) {
-    if (p.a.dtype == DType::kI8) {
-        int8_fp8_gemm_nt(exec, p);
-    } else if (p.a.dtype == DType::kE4M3) {
-        fp8_gemm_nt(exec, p);
-    } else if (p.b.is_fp8()) {
-        bf16_fp8_gemm_nt(exec, p);
-    } else {
-        bf16_gemm_nt(exec, p);
-    }
-}
-
 TEST_P(GemmIsa, DenseMatchesDouble) {
     OpContext context(GetParam());
     Random random(1);
@@ -130,11 +77,11 @@ TEST_P(GemmIsa, DenseMatchesDouble) {
                 const int64_t ldd = s.n + 3;
                 std::vector<float> d32(static_cast<size_t>(s.m * ldd), -7.0F);
                 std::vector<bf16> d16(static_cast<size_t>(s.m * ldd), to_bf16(-7.0F));
-                run(context.exec, {s.m,
-                                   a.view,
-                                   b.view,
-                                   {f32 ? static_cast<void*>(d32.data()) : d16.data(),
-                                    f32 ? DType::kF32 : DType::kBF16, ldd}});
+                run_gemm(context.exec, {s.m,
+                                        a.view,
+                                        b.view,
+                                        {f32 ? static_cast<void*>(d32.data()) : d16.data(),
+                                         f32 ? DType::kF32 : DType::kBF16, ldd}});
                 for (int64_t i = 0; i < s.m; ++i) {
                     for (int64_t j = 0; j < s.n; ++j) {
                         double want = 0.0;
@@ -170,7 +117,7 @@ TEST_P(GemmIsa, RowsHaveTheSameBitsWhateverMAndThreads) {
         const OwnedWeight b = random_weight(random, DType::kE4M3, n, k);
         std::vector<float> whole(static_cast<size_t>(m * n));
         OpContext context(GetParam(), 2);
-        run(context.exec, {m, a.view, b.view, {whole.data(), DType::kF32, n}});
+        run_gemm(context.exec, {m, a.view, b.view, {whole.data(), DType::kF32, n}});
         for (const int threads : {1, 3}) {
             OpContext other(GetParam(), threads);
             for (const int64_t step : {int64_t{1}, int64_t{7}, m}) {
@@ -179,10 +126,10 @@ TEST_P(GemmIsa, RowsHaveTheSameBitsWhateverMAndThreads) {
                     Activations part = a.view;
                     part.data = static_cast<const uint8_t*>(part.data) + row * k * size_of(a_type);
                     if (part.scale != nullptr) part.scale += row * part.scale_stride_m;
-                    run(other.exec, {std::min(step, m - row),
-                                     part,
-                                     b.view,
-                                     {pieces.data() + row * n, DType::kF32, n}});
+                    run_gemm(other.exec, {std::min(step, m - row),
+                                          part,
+                                          b.view,
+                                          {pieces.data() + row * n, DType::kF32, n}});
                 }
                 ASSERT_EQ(std::memcmp(whole.data(), pieces.data(), whole.size() * 4), 0)
                     << threads << " threads, " << step << " rows at a time";
@@ -298,69 +245,6 @@ TEST_P(GemmIsa, Int8RowsAreRoundedAndNanSpoilsItsRow) {
     }
 }
 
-TEST_P(GemmIsa, GroupedEqualsDense) {
-    OpContext context(GetParam());
-    Random random(10);
-    const int64_t k = 272;
-    const int64_t n = 72;
-    const int32_t counts[] = {3, 0, 1, 16, 0};
-    const int32_t offsets[] = {0, 3, 3, 4, 20, 20};
-    const int64_t max_m = 17;
-    std::vector<OwnedWeight> weights(5);
-    std::vector<const Weight*> pointers(5);
-    for (size_t g = 0; g < 5; ++g) {
-        weights[g] = random_weight(random, DType::kE4M3, n, k);
-        pointers[g] = &weights[g].view;
-    }
-    for (const DType type : {DType::kBF16, DType::kE4M3, DType::kI8}) {
-        const Rows a = random_rows(random, type, 5 * max_m, k);
-        std::vector<float> contiguous(static_cast<size_t>(20 * n), -7.0F);
-        std::vector<float> masked(static_cast<size_t>(5 * max_m * n), -7.0F);
-        GroupedContiguousParams c;
-        c.num_groups = 5;
-        c.a = a.view;
-        c.b = pointers.data();
-        c.d = {contiguous.data(), DType::kF32, n};
-        c.offsets = offsets;
-        GroupedMaskedParams p;
-        static_cast<GroupedGemm&>(p) = c;
-        p.d.data = masked.data();
-        p.max_m = max_m;
-        p.masked_m = counts;
-        if (type == DType::kBF16) {
-            m_grouped_bf16_fp8_gemm_nt_contiguous(context.exec, c);
-            m_grouped_bf16_fp8_gemm_nt_masked(context.exec, p);
-        } else if (type == DType::kE4M3) {
-            m_grouped_fp8_gemm_nt_contiguous(context.exec, c);
-            m_grouped_fp8_gemm_nt_masked(context.exec, p);
-        } else {
-            m_grouped_int8_fp8_gemm_nt_contiguous(context.exec, c);
-            m_grouped_int8_fp8_gemm_nt_masked(context.exec, p);
-        }
-        const auto dense = [&](int64_t g, int64_t first) {
-            std::vector<float> d(static_cast<size_t>(counts[g] * n));
-            Activations rows = a.view;
-            rows.data = static_cast<const uint8_t*>(rows.data) + first * k * size_of(type);
-            if (rows.scale != nullptr) rows.scale += first * rows.scale_stride_m;
-            if (counts[g] > 0)
-                run(context.exec, {counts[g],
-                                   rows,
-                                   *pointers[static_cast<size_t>(g)],
-                                   {d.data(), DType::kF32, n}});
-            return d;
-        };
-        for (int64_t g = 0; g < 5; ++g) {
-            const std::vector<float> by_offset = dense(g, offsets[g]);
-            const std::vector<float> by_mask = dense(g, g * max_m);
-            EXPECT_TRUE(std::equal(by_offset.begin(), by_offset.end(),
-                                   contiguous.begin() + offsets[g] * n));
-            EXPECT_TRUE(std::equal(by_mask.begin(), by_mask.end(), masked.begin() + g * max_m * n));
-            for (int64_t i = counts[g] * n; i < max_m * n; ++i)  // rows of no group
-                ASSERT_EQ(masked[static_cast<size_t>(g * max_m * n + i)], -7.0F);
-        }
-    }
-}
-
 TEST_P(GemmIsa, NanAndInfStayInTheirRow) {
     OpContext context(GetParam());
     Random random(3);
@@ -377,97 +261,6 @@ TEST_P(GemmIsa, NanAndInfStayInTheirRow) {
         for (int64_t j = 0; j < n; ++j)
             EXPECT_EQ(std::isfinite(d[static_cast<size_t>(i * n + j)]), i != 1 && i != 4)
                 << i << " " << j;
-}
-
-TEST_P(GemmIsa, LayersAndGroupsEqualTheDenseProducts) {
-    OpContext context(GetParam());
-    Random random(4);
-    const int64_t k = 192;
-    const int64_t n = 80;
-    const int32_t offsets[] = {0, 3, 3, 4, 20};  // one empty group, one of a single row
-    const int64_t m = offsets[4];
-    const std::vector<bf16> x = random.bf16s(m * k);
-    std::vector<OwnedWeight> weights;
-    for (const DType dtype : {DType::kE4M3, DType::kE4M3, DType::kBF16, DType::kE4M3})
-        weights.push_back(random_weight(random, dtype, n, k));
-    std::vector<const Weight*> pointers(weights.size());
-    for (size_t g = 0; g < weights.size(); ++g) pointers[g] = &weights[g].view;
-
-    for (const Precision precision : {Precision::kBf16, Precision::kFp8}) {
-        std::vector<bf16> grouped(static_cast<size_t>(m * n));
-        const GroupedOutput out[] = {{pointers.data(), {grouped.data(), DType::kBF16, n}}};
-        m_grouped_linear_contiguous(context.exec,
-                                    {4, offsets, x.data(), k, precision, ScaleFormat::kPlain, out});
-        for (int64_t g = 0; g < 4; ++g) {
-            const int64_t rows = offsets[g + 1] - offsets[g];
-            if (rows == 0) continue;
-            const bf16* first = x.data() + offsets[g] * k;
-            const Weight& b = weights[static_cast<size_t>(g)].view;
-            std::vector<bf16> layer(static_cast<size_t>(rows * n));
-            const LinearOutput one[] = {{&b, {layer.data(), DType::kBF16, n}}};
-            linear(context.exec, {rows, first, k, precision, ScaleFormat::kPlain, one});
-            std::vector<bf16> dense(static_cast<size_t>(rows * n));
-            std::vector<e4m3> q(static_cast<size_t>(rows * k));
-            std::vector<float> scale(static_cast<size_t>(rows * num_blocks(k)));
-            Activations a{first, DType::kBF16, k, nullptr, 0, 0};
-            if (precision == Precision::kFp8 && b.is_fp8()) {
-                quantize_1x128(context.exec,
-                               {rows, k, first, k, ScaleFormat::kPlain, q.data(), scale.data()});
-                a = {q.data(), DType::kE4M3, k, scale.data(), num_blocks(k), 1};
-            }
-            run(context.exec, {rows, a, b, {dense.data(), DType::kBF16, n}});
-            EXPECT_EQ(std::memcmp(dense.data(), layer.data(), dense.size() * 2), 0)
-                << "group " << g;
-            EXPECT_EQ(std::memcmp(dense.data(), grouped.data() + offsets[g] * n, dense.size() * 2),
-                      0)
-                << "group " << g;
-        }
-    }
-}
-
-TEST_P(GemmIsa, BatchedSlicesMatchDouble) {
-    OpContext context(GetParam());
-    Random random(5);
-    const int64_t batches = 3;
-    for (const DType dtype : {DType::kE4M3, DType::kBF16}) {
-        const OwnedWeight b = random_weight(random, dtype, batches * 256, 512);
-        for (const int64_t m : {1, 3, 6, 130}) {
-            // nn: [m, 128] x rows 0 .. 127 of each 256; nt: [m, 512] x rows 128 .. 255.
-            const std::vector<bf16> q = random.bf16s(m * batches * 192);
-            const std::vector<bf16> z = random.bf16s(m * batches * 512);
-            std::vector<bf16> u(static_cast<size_t>(m * batches * 576));
-            std::vector<bf16> o(static_cast<size_t>(m * batches * 128));
-            batched_gemm_nn(context.exec, {batches, m, 512, 128, q.data(), batches * 192, 192,
-                                           b.view, 0, 256, u.data(), batches * 576, 576});
-            batched_gemm_nt(context.exec, {batches, m, 128, 512, z.data(), batches * 512, 512,
-                                           b.view, 128, 256, o.data(), batches * 128, 128});
-            for (int64_t check = 0; check < 400; ++check) {
-                const int64_t i = random.below(m);
-                const int64_t h = random.below(batches);
-                double want = 0.0;
-                double magnitude = 0.0;
-                const int64_t c = random.below(512);
-                for (int64_t k = 0; k < 128; ++k) {
-                    const double x = to_float(q[static_cast<size_t>((i * batches + h) * 192 + k)]) *
-                                     weight_at(b.view, h * 256 + k, c);
-                    want += x;
-                    magnitude += std::fabs(x);
-                }
-                expect_near(to_float(u[static_cast<size_t>((i * batches + h) * 576 + c)]), want,
-                            magnitude, 128, true);
-                want = magnitude = 0.0;
-                const int64_t r = random.below(128);
-                for (int64_t k = 0; k < 512; ++k) {
-                    const double x = to_float(z[static_cast<size_t>((i * batches + h) * 512 + k)]) *
-                                     weight_at(b.view, h * 256 + 128 + r, k);
-                    want += x;
-                    magnitude += std::fabs(x);
-                }
-                expect_near(to_float(o[static_cast<size_t>((i * batches + h) * 128 + r)]), want,
-                            magnitude, 512, true);
-            }
-        }
-    }
 }
 
 TEST(Gemm, WrongArgumentsAreNamed) {

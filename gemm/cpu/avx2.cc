@@ -157,7 +157,6 @@ struct Int8V : Lanes256 {
         return IntSum(_mm256_load_si256(reinterpret_cast<const __m256i*>(p)));
     }
     static inline IntSum zero_int() { return IntSum{}; }
-    static inline IntSum add_int(IntSum a, IntSum b) { return a + b; }
     static inline __m256 to_float(IntSum x) { return _mm256_cvtepi32_ps(__m256i(x)); }
     static inline IntSum dot(IntSum acc, Vec a, Vec b) {
         return acc + IntSum(_mm256_madd_epi16(a, b));

@@ -4,18 +4,18 @@
 // V gives:
 //   Sum, kLanes, zero(), load_sum, store_sum, set1, fma, store_columns   as in nt_tile.h
 //   Vec, Element, kStepK, kRows, load(p), broadcast(p)                   likewise
-//   IntSum, zero_int(), load_int(p), add_int(a, b), to_float(x)
+//   IntSum, load_int(p), to_float(x)
 //   dot(acc, a, b)               acc + products of kStepK values of k
 //   pack_row(a, valid, out)      128 int8 values of k as Elements
 //   requantise(b, offset, valid, panel, stride, unit, start)   128 values of k (valid of them,
-//   zeros
-//                                behind) of kLanes columns to Vecs `stride` Elements apart, what 1
-//                                means for each column, and what an integer sum lacks
+//                                zeros behind) of kLanes columns to Vecs `stride` Elements apart,
+//                                what 1 means for each column, and what an integer sum lacks
 //   kHasOneRow, one_row(t)       a form of its own for a single row, of equal sums
 // Everything is static inline: internal to the ISA file.
 
 #include <cstdint>
 
+#include "gemm/cpu/columns.h"
 #include "gemm/cpu/kernels.h"
 #include "gemm/cpu/nt_tile.h"
 
@@ -32,9 +32,10 @@ struct Int8Panel {
 template <class V, int kRows>
 static inline void multiply_int8(const typename V::Element* a, const Int8Panel<V>& p, int64_t num_k,
                                  const float* a_scale, bool first, float* c) {
+    const typename V::IntSum start[2] = {V::load_int(p.start), V::load_int(p.start + V::kLanes)};
     typename V::IntSum acc[2 * kRows];
 #pragma GCC unroll 32
-    for (int i = 0; i < 2 * kRows; ++i) acc[i] = V::zero_int();
+    for (int i = 0; i < 2 * kRows; ++i) acc[i] = start[i % 2];
     constexpr int64_t kVec = V::kLanes * V::kStepK;
     const typename V::Element* b = p.b;
     for (int64_t k = 0; k < num_k; k += V::kStepK, b += 2 * kVec) {
@@ -47,7 +48,6 @@ static inline void multiply_int8(const typename V::Element* a, const Int8Panel<V
             acc[2 * i + 1] = V::dot(acc[2 * i + 1], value, y);
         }
     }
-    const typename V::IntSum start[2] = {V::load_int(p.start), V::load_int(p.start + V::kLanes)};
     const typename V::Sum unit[2] = {V::load_sum(p.unit), V::load_sum(p.unit + V::kLanes)};
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i)
@@ -55,7 +55,7 @@ static inline void multiply_int8(const typename V::Element* a, const Int8Panel<V
         for (int g = 0; g < 2; ++g) {
             float* sum = c + (2 * i + g) * V::kLanes;
             const typename V::Sum scale = V::mul(V::set1(a_scale[i]), unit[g]);
-            V::store_sum(sum, V::fma(V::to_float(V::add_int(acc[2 * i + g], start[g])), scale,
+            V::store_sum(sum, V::fma(V::to_float(acc[2 * i + g]), scale,
                                      first ? V::zero() : V::load_sum(sum)));
         }
 }

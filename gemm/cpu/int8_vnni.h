@@ -31,8 +31,6 @@ struct Int8Vnni : Lanes512 {
         return _mm512_set1_epi32(four);
     }
     static inline IntSum load_int(const int32_t* p) { return IntSum(_mm512_load_si512(p)); }
-    static inline IntSum zero_int() { return IntSum{}; }
-    static inline IntSum add_int(IntSum a, IntSum b) { return a + b; }
     static inline __m512 to_float(IntSum x) { return _mm512_cvtepi32_ps(__m512i(x)); }
     static inline IntSum dot(IntSum acc, Vec a, Vec b) {
         return IntSum(_mm512_dpbusd_epi32(__m512i(acc), a, b));
@@ -114,18 +112,9 @@ struct Int8Vnni : Lanes512 {
         int64_t offset[16];
         column_offsets<Int8Vnni>(t, col, offset);
         __m512 total = zero();
-        const bool far = share_sets(t, 1);
-        Fetcher fetcher;
+        const ColumnPrefetch prefetch(t, 1, kLanes, kLongAhead);
         for (int64_t k = 0; k < t.k; k += kBlockK, b += kBlockK, a += t.a_block_stride) {
             const int64_t valid = t.k - k;
-            if (far) {
-                if (k % kFetchBytes == 0) fetcher.start_next(t, col, 16, k, 1);
-                fetcher.fetch(2 * 16);
-            } else {
-                const int64_t ahead = prefetch_distance(k, t.k, 16 * t.ldb);
-                prefetch_columns<Int8Vnni>(b, offset, ahead);
-                prefetch_columns<Int8Vnni>(b, offset, ahead + 64);
-            }
             alignas(64) int32_t top[16];
             const __m512i tops = largest(b, offset, valid);
             _mm512_store_si512(top, tops);
@@ -137,6 +126,8 @@ struct Int8Vnni : Lanes512 {
                 const __m512i table = _mm512_load_si512(kInt8Tables.magnitude[top[j]]);
                 const __m512i largest_code = _mm512_set1_epi8(static_cast<char>(top[j]));
                 __m512i sum = _mm512_setzero_si512();
+                prefetch.lines(b, offset, k, j, 1);
+                prefetch.lines(b + 64, offset, k + 64, j, 1);
                 for (int half = 0; half < 2; ++half) {
                     const __m512i codes = load_codes(b + offset[j] + 64 * half, valid - 64 * half);
                     const __m512i q = magnitudes(table, largest_code, codes);

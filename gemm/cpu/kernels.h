@@ -6,8 +6,9 @@
 
 namespace dsa::gemm::cpu {
 
-inline constexpr int64_t kBlockK = 128;    // values of k under one scale
-inline constexpr int64_t kTileRows = 256;  // rows and columns of an nt tile, at most
+inline constexpr int64_t kBlockK = 128;  // values of k under one scale
+// Rows and columns of an nt tile, at most: its sums and 128 of k of its rows lie in L2.
+inline constexpr int64_t kTileRows = 512;
 inline constexpr int64_t kTileColumns = 256;
 inline constexpr int64_t kColumnStep = 32;  // tiles start at multiples of it
 inline constexpr int64_t kTileNn = 64;      // columns of an nn tile

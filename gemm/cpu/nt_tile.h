@@ -15,170 +15,17 @@
 //   kWidened<Code>               what widened values are less than true ones by: a power of two
 //   load(p), store(p, v), broadcast(p), dot(acc, a, b)
 //   store_columns(d, n, x, y)    the first n of the columns of two sums, as fp32 or bf16
-// Two forms with one order of operations: a single row straight from B (decode: each weight is
-// widened once, in registers), and blocks of 128 of k: B widened into a panel that all rows meet,
-// sums in fp32 beside. Everything is static inline: internal to the ISA file.
+// Two forms with one order of operations: a single row straight from B (one_row.h), and blocks of
+// 128 of k: B widened into a panel that all rows meet, sums in fp32 beside. Everything is static
+// inline: internal to the ISA file.
 
 #include <cstdint>
 
+#include "gemm/cpu/columns.h"
 #include "gemm/cpu/kernels.h"
+#include "gemm/cpu/one_row.h"
 
 namespace dsa::gemm::cpu {
-
-static inline int64_t min_of(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
-// Values of k that are multiplied for `valid` of a block: whole loads of columns.
-template <class V>
-static inline int64_t loaded_k(int64_t valid) {
-    return min_of((valid + V::kLoadK - 1) / V::kLoadK * V::kLoadK, kBlockK);
-}
-
-static inline float row_scale(const NtTile& t, int64_t row, int64_t k) {
-    if (t.a_scale == nullptr) return 1.0F;
-    return t.a_scale[row * t.a_scale_stride_m + k / kBlockK * t.a_scale_stride_k];
-}
-template <class V, class Code>
-static inline float column_scale(const NtTile& t, int64_t col, int64_t k) {
-    if (t.b_scale == nullptr) return V::template kWidened<Code>;
-    return t.b_scale[col / kBlockK * t.b_scale_ld + k / kBlockK] * V::template kWidened<Code>;
-}
-
-// Where the columns of lanes start; columns beyond n repeat the last one, and are not stored.
-template <class V>
-static inline void column_offsets(const NtTile& t, int64_t col, int64_t* offset) {
-    for (int64_t j = 0; j < V::kLanes; ++j) offset[j] = (col + j < t.n ? col + j : t.n - 1) * t.ldb;
-}
-
-// 64 values of k of the columns, `ahead` bytes further.
-template <class V, class Code>
-static inline void prefetch_columns(const Code* b, const int64_t* offset, int64_t ahead) {
-    for (int64_t j = 0; j < V::kLanes; ++j)
-        for (int64_t line = 0; line < static_cast<int64_t>(sizeof(Code)); ++line)
-            __builtin_prefetch(reinterpret_cast<const uint8_t*>(b + offset[j]) + ahead + 64 * line);
-}
-
-// 2 * kLanes columns of a row of D, those that there are.
-template <class V>
-static inline void store_sums(const NtTile& t, int64_t row, int64_t col, typename V::Sum x,
-                              typename V::Sum y) {
-    const int64_t at = row * t.ldd + col;
-    if (t.d_is_f32) {
-        V::store_columns(static_cast<float*>(t.d) + at, t.n - col, x, y);
-    } else {
-        V::store_columns(static_cast<uint16_t*>(t.d) + at, t.n - col, x, y);
-    }
-}
-
-// ---- one row ----
-
-// Bytes from where a column is read, `at` bytes into it, to what should be on its way then: further
-// down the same columns, or at the start of the next ones. All of it fits into L1.
-static inline int64_t prefetch_distance(int64_t at, int64_t bytes, int64_t next_columns) {
-    constexpr int64_t kAhead = 256;
-    if (bytes <= kAhead) return next_columns;
-    return at + kAhead < bytes ? kAhead : kAhead - bytes + next_columns;
-}
-
-// Columns of B that lie a multiple of 2 KB apart share few sets of L1: what is fetched for later
-// would be gone by then. These are fetched into L2, one unit ahead of their use and in the order of
-// addresses; a unit is some columns x kFetchBytes of each.
-inline constexpr int64_t kFetchBytes = 1024;
-
-static inline bool share_sets(const NtTile& t, int64_t code_bytes) {
-    return t.ldb * code_bytes % 2048 == 0;
-}
-
-class Fetcher {
-  public:
-    // The unit behind the one of `columns` columns from `col` that starts at k: further on in them,
-    // or of the next columns. `size`: bytes of a code.
-    void start_next(const NtTile& t, int64_t col, int64_t columns, int64_t k, int64_t size) {
-        const int64_t unit = kFetchBytes / size;
-        const bool same = k + unit < t.k;
-        const int64_t next = same ? k + unit : 0;
-        column_ =
-            static_cast<const uint8_t*>(t.b) + ((same ? col : col + columns) * t.ldb + next) * size;
-        stride_ = t.ldb * size;
-        lines_ = (min_of(t.k - next, unit) * size + 63) / 64;
-        columns_ = columns;
-        line_ = 0;
-    }
-    // `count` lines of it.
-    void fetch(int64_t count) {
-        while (columns_ > 0 && count > 0) {
-            const int64_t run = min_of(count, lines_ - line_);
-            for (int64_t i = 0; i < run; ++i) __builtin_prefetch(column_ + 64 * (line_ + i), 0, 2);
-            count -= run;
-            line_ += run;
-            if (line_ < lines_) return;
-            line_ = 0;
-            column_ += stride_;
-            --columns_;
-        }
-    }
-
-  private:
-    const uint8_t* column_;
-    int64_t stride_, lines_, columns_, line_;
-};
-
-// One row x kGroups * kLanes columns from `col`; the groups' chains run side by side.
-template <class V, class Code, int kGroups>
-static inline void one_row_columns(const NtTile& t, int64_t col) {
-    const auto* b = static_cast<const Code*>(t.b);
-    const auto* a = static_cast<const typename V::Element*>(t.a);
-    const typename V::State state = V::load_state();
-    constexpr int64_t kRaws = V::kLoadK / 4 * static_cast<int64_t>(sizeof(Code));
-    constexpr auto kBytes = static_cast<int64_t>(sizeof(Code));
-    constexpr int64_t kColumns = kGroups * V::kLanes;
-    const bool far = share_sets(t, kBytes);
-    Fetcher fetcher;
-    int64_t offset[kGroups][V::kLanes];
-    for (int g = 0; g < kGroups; ++g) column_offsets<V>(t, col + g * V::kLanes, offset[g]);
-    typename V::Sum total[kGroups];
-#pragma GCC unroll 4
-    for (auto& x : total) x = V::zero();
-    for (int64_t k = 0; k < t.k; k += kBlockK, a += t.a_block_stride) {
-        typename V::Sum acc[kGroups];
-#pragma GCC unroll 4
-        for (auto& x : acc) x = V::zero();
-        if (far && k % (kFetchBytes / kBytes) == 0) fetcher.start_next(t, col, kColumns, k, kBytes);
-        for (int64_t part = 0; part < loaded_k<V>(t.k - k); part += V::kLoadK) {
-            typename V::Raw raw[kGroups][kRaws];
-            if (far) fetcher.fetch(kColumns * kBytes);
-            const int64_t ahead =
-                prefetch_distance((k + part) * kBytes, t.k * kBytes, kColumns * t.ldb * kBytes);
-            for (int g = 0; g < kGroups; ++g) {
-                if (!far) prefetch_columns<V>(b + k + part, offset[g], ahead);
-                V::load_columns(b + k + part, offset[g], t.k - k - part, raw[g]);
-            }
-            for (int64_t i = 0; i < V::kLoadK; i += 4)
-#pragma GCC unroll 4
-                for (int g = 0; g < kGroups; ++g)
-                    V::template widen<Code>(
-                        state, raw[g] + i / 4 * static_cast<int64_t>(sizeof(Code)),
-                        [&](int64_t step, auto column) {
-                            const auto value = V::broadcast(a + part + i + step * V::kStepK);
-                            acc[g] = V::dot(acc[g], value, column);
-                        });
-        }
-        const float scale = row_scale(t, 0, k) * column_scale<V, Code>(t, col, k);
-#pragma GCC unroll 4
-        for (int g = 0; g < kGroups; ++g) total[g] = V::fma(acc[g], V::set1(scale), total[g]);
-    }
-#pragma GCC unroll 2
-    for (int g = 0; g < kGroups; g += 2)
-        store_sums<V>(t, 0, col + g * V::kLanes, total[g], total[g + 1]);
-}
-
-template <class V, class Code>
-static inline void nt_one_row(const NtTile& t) {
-    int64_t col = 0;
-    for (; col + 4 * V::kLanes <= t.n; col += 4 * V::kLanes) one_row_columns<V, Code, 4>(t, col);
-    for (; col < t.n; col += 2 * V::kLanes) one_row_columns<V, Code, 2>(t, col);
-}
 
 // ---- many rows ----
 

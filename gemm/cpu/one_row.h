@@ -1,0 +1,137 @@
+#pragma once
+// One row of A straight from B (decode): each weight is widened once, in registers. Blocks of 128
+// of k are chains of their own until they are added to the total, so four chains run side by side:
+// of four blocks where columns are long, and memory sees long ascending runs; of four groups of
+// columns where they are short. The order of operations is that of many rows. V as in nt_tile.h.
+// Everything is static inline: internal to the ISA file.
+
+#include <cstdint>
+
+#include "gemm/cpu/columns.h"
+#include "gemm/cpu/kernels.h"
+
+namespace dsa::gemm::cpu {
+
+// Values of k from which on a column is read by four blocks at a time (measured).
+template <class Code>
+inline constexpr int64_t kLongColumn = sizeof(Code) == 1 ? 512 : 4096;
+// Bytes between a prefetch and the use of its line: all of it fits into L1 with what is in use.
+inline constexpr int64_t kLongAhead = 1024;
+inline constexpr int64_t kShortAhead = 256;
+
+static inline float row_scale(const NtTile& t, int64_t row, int64_t k) {
+    if (t.a_scale == nullptr) return 1.0F;
+    return t.a_scale[row * t.a_scale_stride_m + k / kBlockK * t.a_scale_stride_k];
+}
+template <class V, class Code>
+static inline float column_scale(const NtTile& t, int64_t col, int64_t k) {
+    if (t.b_scale == nullptr) return V::template kWidened<Code>;
+    return t.b_scale[col / kBlockK * t.b_scale_ld + k / kBlockK] * V::template kWidened<Code>;
+}
+
+// 2 * kLanes columns of a row of D, those that there are.
+template <class V>
+static inline void store_sums(const NtTile& t, int64_t row, int64_t col, typename V::Sum x,
+                              typename V::Sum y) {
+    const int64_t at = row * t.ldd + col;
+    if (t.d_is_f32) {
+        V::store_columns(static_cast<float*>(t.d) + at, t.n - col, x, y);
+    } else {
+        V::store_columns(static_cast<uint16_t*>(t.d) + at, t.n - col, x, y);
+    }
+}
+
+// Adds kBlocks blocks from k on of kGroups x kLanes columns to their totals; if several blocks, all
+// of them are whole.
+template <class V, class Code, int kGroups, int kBlocks>
+static inline void add_blocks(const NtTile& t, const typename V::State& state,
+                              const ColumnPrefetch& prefetch, int64_t col, const int64_t* offset,
+                              int64_t k, typename V::Sum* total) {
+    constexpr auto kBytes = static_cast<int64_t>(sizeof(Code));
+    constexpr int64_t kLines = V::kLoadK * kBytes < 64 ? 1 : V::kLoadK * kBytes / 64;
+    constexpr int kChains = kGroups * kBlocks;  // chain c: block c / kGroups of group c % kGroups
+    const auto* b = static_cast<const Code*>(t.b) + k;
+    const auto* a = static_cast<const typename V::Element*>(t.a) + k / kBlockK * t.a_block_stride;
+    typename V::Sum acc[kChains];
+#pragma GCC unroll 4
+    for (auto& x : acc) x = V::zero();
+    const int64_t num_k = kBlocks > 1 ? kBlockK : loaded_k<V>(t.k - k);
+    for (int64_t part = 0; part < num_k; part += V::kLoadK) {
+        typename V::Raw raw[kChains][V::kLoadK / 4 * kBytes];
+        for (int c = 0; c < kChains; ++c) {
+            const int64_t at = c / kGroups * kBlockK + part;
+            if (kBlocks == 1)
+                for (int64_t line = 0; line < kLines; ++line)
+                    prefetch.lines(b + at + line * 64 / kBytes, offset + c % kGroups * V::kLanes,
+                                   k + at + line * 64 / kBytes, 0, V::kLanes);
+            V::load_columns(b + at, offset + c % kGroups * V::kLanes, t.k - k - at, raw[c]);
+        }
+        for (int64_t j = 0; j < V::kLoadK; j += 4) {
+            if (kBlocks > 1 && j % 16 == 0 && part * kBytes % 64 == 0)
+                for (int64_t i = 0; i < kChains * kLines; ++i) {
+                    const int64_t c = i % kChains;
+                    const int64_t at = c / kGroups * kBlockK + part + i / kChains * 64 / kBytes;
+                    prefetch.lines(b + at, offset, k + at, c % kGroups * V::kLanes + j / 4, 4);
+                }
+#pragma GCC unroll 4
+            for (int c = 0; c < kChains; ++c)
+                V::template widen<Code>(
+                    state, raw[c] + j / 4 * kBytes, [&](int64_t step, auto column) {
+                        const auto value = V::broadcast(a + c / kGroups * t.a_block_stride + part +
+                                                        j + step * V::kStepK);
+                        acc[c] = V::dot(acc[c], value, column);
+                    });
+        }
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < kChains; ++c) {
+        const int64_t at = k + c / kGroups * kBlockK;
+        const float scale = row_scale(t, 0, at) * column_scale<V, Code>(t, col, at);
+        total[c % kGroups] = V::fma(acc[c], V::set1(scale), total[c % kGroups]);
+    }
+}
+
+// kGroups x kLanes columns from `col`, kBlocks blocks of k at a time.
+template <class V, class Code, int kGroups, int kBlocks>
+static inline void one_row_columns(const NtTile& t, int64_t col, typename V::Sum* total) {
+    const typename V::State state = V::load_state();
+    const ColumnPrefetch prefetch(t, sizeof(Code), kGroups * V::kLanes,
+                                  kBlocks > 1 ? kLongAhead : kShortAhead);
+    int64_t offset[kGroups * V::kLanes];
+    for (int g = 0; g < kGroups; ++g)
+        column_offsets<V>(t, col + g * V::kLanes, offset + g * V::kLanes);
+#pragma GCC unroll 4
+    for (int g = 0; g < kGroups; ++g) total[g] = V::zero();
+    int64_t k = 0;
+    if constexpr (kBlocks > 1) {
+        for (; k + kBlocks * kBlockK <= t.k; k += kBlocks * kBlockK)
+            add_blocks<V, Code, kGroups, kBlocks>(t, state, prefetch, col, offset, k, total);
+        if (k + 2 * kBlockK <= t.k) {
+            add_blocks<V, Code, kGroups, 2>(t, state, prefetch, col, offset, k, total);
+            k += 2 * kBlockK;
+        }
+    }
+    for (; k < t.k; k += kBlockK)
+        add_blocks<V, Code, kGroups, 1>(t, state, prefetch, col, offset, k, total);
+}
+
+template <class V, class Code>
+static inline void nt_one_row(const NtTile& t) {
+    constexpr int64_t kPair = 2 * V::kLanes;
+    typename V::Sum sum[4];
+    int64_t col = 0;
+    if (t.k < kLongColumn<Code>)
+        for (; col + 2 * kPair <= t.n; col += 2 * kPair) {
+            one_row_columns<V, Code, 4, 1>(t, col, sum);
+            store_sums<V>(t, 0, col, sum[0], sum[1]);
+            store_sums<V>(t, 0, col + kPair, sum[2], sum[3]);
+        }
+    for (; col < t.n; col += kPair) {
+        one_row_columns<V, Code, 1, 4>(t, col, sum);
+        sum[1] = V::zero();
+        if (col + V::kLanes < t.n) one_row_columns<V, Code, 1, 4>(t, col + V::kLanes, sum + 1);
+        store_sums<V>(t, 0, col, sum[0], sum[1]);
+    }
+}
+
+}  // namespace dsa::gemm::cpu
