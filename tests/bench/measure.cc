@@ -1,0 +1,67 @@
+#include "bench/measure.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace dsa::bench {
+namespace {
+
+double seconds_of(const std::function<void()>& work) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// A call as often as makes some milliseconds.
+struct Timed {
+    const std::function<void()>& call;
+    int repeats;
+    double best;
+
+    explicit Timed(const std::function<void()>& c) : call(c), repeats(1), best(0) {
+        call();
+        best = seconds_of(call);
+        repeats = std::max(1, static_cast<int>(4e-3 / best));
+    }
+    void round() {
+        best = std::min(best, seconds_of([&] {
+                                  for (int i = 0; i < repeats; ++i) call();
+                              }) / repeats);
+    }
+};
+
+void measure_limits(Machine& machine, int round) {
+    machine.meter.multiply_round(machine.exec);
+    if (round % 4 == 0) machine.meter.read_round(machine.exec);
+}
+
+}  // namespace
+
+double best_time(Machine& machine, const std::function<void()>& call) {
+    Timed timed(call);
+    for (int round = 0; round < kRounds; ++round) {
+        measure_limits(machine, round);
+        timed.round();
+    }
+    return timed.best;
+}
+
+std::pair<double, double> best_times(Machine& machine, const std::function<void()>& one,
+                                     const std::function<void()>& other) {
+    Timed first(one);
+    Timed second(other);
+    for (int round = 0; round < kRounds; ++round) {
+        measure_limits(machine, round);
+        first.round();
+        second.round();
+    }
+    return {first.best, second.best};
+}
+
+double least_time(const Machine& machine, double ops, bool int8, double bytes) {
+    const MachineLimits& limits = machine.meter.limits();
+    const double peak = int8 ? limits.int8_ops : limits.mul_ops;
+    return std::max(bytes / limits.read_bytes, peak > 0.0 ? ops / peak : 0.0);
+}
+
+}  // namespace dsa::bench

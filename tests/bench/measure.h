@@ -1,0 +1,33 @@
+#pragma once
+// Timing beside the machine's limits, which are measured in between.
+
+#include <functional>
+#include <utility>
+
+#include "base/exec.h"
+#include "gemm/limits.h"
+
+namespace dsa::bench {
+
+inline constexpr int kRounds = 12;  // the best one counts
+
+struct Machine {
+    ThreadPool pool;
+    Arena scratch;
+    Exec exec;
+    gemm::LimitMeter meter;
+
+    Machine(Isa isa, int threads)
+        : pool(threads), scratch(int64_t{1} << 30), exec{pool, scratch, isa} {}
+};
+
+// Best time of a call; kernels and limits alternate.
+double best_time(Machine& machine, const std::function<void()>& call);
+// Best times of two calls that take turns.
+std::pair<double, double> best_times(Machine& machine, const std::function<void()>& one,
+                                     const std::function<void()>& other);
+
+// Least time for so many operations at the machine's rate and so many bytes read.
+double least_time(const Machine& machine, double ops, bool int8, double bytes);
+
+}  // namespace dsa::bench
