@@ -111,10 +111,17 @@ TEST_P(GemmIsa, RowsHaveTheSameBitsWhateverMAndThreads) {
     Random random(2);
     const int64_t m = 70;
     const int64_t n = 200;
-    const int64_t k = 320;
-    for (const DType a_type : {DType::kBF16, DType::kE4M3, DType::kI8}) {
+    struct Case {
+        DType a_type, b_type;
+        int64_t k;
+    };
+    // Short and long columns: a single row reads them in two ways.
+    const Case cases[] = {{DType::kBF16, DType::kE4M3, 320},  {DType::kBF16, DType::kE4M3, 1100},
+                          {DType::kE4M3, DType::kE4M3, 1100}, {DType::kI8, DType::kE4M3, 1100},
+                          {DType::kBF16, DType::kBF16, 320},  {DType::kBF16, DType::kBF16, 4700}};
+    for (const auto& [a_type, b_type, k] : cases) {
         const Rows a = random_rows(random, a_type, m, k);
-        const OwnedWeight b = random_weight(random, DType::kE4M3, n, k);
+        const OwnedWeight b = random_weight(random, b_type, n, k);
         std::vector<float> whole(static_cast<size_t>(m * n));
         OpContext context(GetParam(), 2);
         run_gemm(context.exec, {m, a.view, b.view, {whole.data(), DType::kF32, n}});

@@ -102,7 +102,7 @@ static inline int64_t panel_rows(int64_t m) {
 
 // Packed rows of the next block of k, before their first use.
 template <class V>
-static inline void prefetch_rows(const typename V::Element* a, int64_t rows) {
+DSA_PREFETCHING static void prefetch_rows(const typename V::Element* a, int64_t rows) {
     const auto* p = reinterpret_cast<const uint8_t*>(a);
     const int64_t bytes = rows * kBlockK * static_cast<int64_t>(sizeof(typename V::Element));
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
