@@ -30,7 +30,7 @@ struct Shape {
 const Shape kShapes[] = {{1, 1, 1},       {1, 16, 128},   {1, 37, 200},    {1, 400, 640},
                          {2, 17, 129},    {3, 128, 64},   {4, 16, 256},    {5, 130, 320},
                          {7, 256, 96},    {13, 70, 2048}, {64, 48, 512},   {131, 33, 384},
-                         {300, 300, 130}, {1, 40, 4700},  {100, 40, 1100}, {270, 33, 700}};
+                         {300, 300, 130}, {1, 40, 4700},  {100, 40, 1100}, {530, 17, 140}};
 
 // The weight as int8 products see it: 128 of k rounded to multiples of largest / 127.
 std::vector<double> requantised(const Weight& w) {
