@@ -94,8 +94,7 @@ static inline void int8_tile(const NtTile& tile) {
     auto* c = static_cast<float*>(t.scratch);
     Int8Panel<V> panel;
     constexpr int64_t kColumns = 2 * V::kLanes;
-    const int64_t panels = (t.m + V::kRows - 1) / V::kRows;
-    const int64_t step_rows = (t.m + panels - 1) / panels;
+    const int64_t step_rows = panel_rows<V>(t.m);
     for (int64_t k = 0; k < t.k; k += kBlockK, a += t.a_block_stride) {
         float a_scale[kTileRows];
         for (int64_t i = 0; i < t.m; ++i) a_scale[i] = row_scale(t, i, k);

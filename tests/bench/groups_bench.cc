@@ -6,7 +6,7 @@
 #include <string>
 
 #include "bench/product.h"
-#include "testing/op_fixture.h"
+#include "testing/gemm_operands.h"
 
 namespace dsa::bench {
 namespace {
@@ -47,13 +47,7 @@ class GroupedProduct {
             p.a.data = static_cast<const uint8_t*>(p.a.data) + first * p.a.ld * size_of(p.a.dtype);
             if (p.a.scale != nullptr) p.a.scale += first * p.a.scale_stride_m;
             p.d.data = static_cast<bf16*>(p.d.data) + first * p.d.ld;
-            if (form_ == Form::kFp8) {
-                fp8_gemm_nt(exec, p);
-            } else if (form_ == Form::kInt8Fp8) {
-                int8_fp8_gemm_nt(exec, p);
-            } else {
-                bf16_fp8_gemm_nt(exec, p);
-            }
+            testing::run_gemm(exec, p);
         }
     }
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "testing/op_fixture.h"
+#include "testing/gemm_operands.h"
 
 namespace dsa::bench {
 namespace {
@@ -79,8 +79,7 @@ Product::Product(Form form, const Shape& shape, int64_t m)
               cold_copies(shape.n * shape.k * size_of(type_of_weight(form)), m)) {}
 
 Product::Product(Form form, const Shape& shape, int64_t m, int subnormal_per_mille, int64_t copies)
-    : form_(form),
-      m_(m),
+    : m_(m),
       n_(shape.n),
       a_(form, m, shape.k),
       b_(form, shape, copies, subnormal_per_mille),
@@ -89,16 +88,7 @@ Product::Product(Form form, const Shape& shape, int64_t m, int subnormal_per_mil
 void Product::operator()(Exec& exec) {
     const gemm::GemmParams p{
         m_, a_.view, b_.views[next_++ % b_.views.size()], {d_.data(), DType::kBF16, n_}};
-    switch (form_) {
-        case Form::kFp8:
-            return gemm::fp8_gemm_nt(exec, p);
-        case Form::kBf16Fp8:
-            return gemm::bf16_fp8_gemm_nt(exec, p);
-        case Form::kInt8Fp8:
-            return gemm::int8_fp8_gemm_nt(exec, p);
-        default:
-            return gemm::bf16_gemm_nt(exec, p);
-    }
+    testing::run_gemm(exec, p);
 }
 
 }  // namespace dsa::bench

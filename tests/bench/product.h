@@ -46,7 +46,6 @@ class Product {
     void operator()(Exec& exec);
 
   private:
-    Form form_;
     int64_t m_, n_;
     Operand a_;
     Weights b_;
