@@ -10,7 +10,7 @@ BUILD_PACKAGES := g++ cmake ninja-build pkg-config libsentencepiece-dev libopenb
 BENCH_PACKAGES := libbenchmark-dev libdnnl-dev libopenblas-dev
 LINT_PACKAGES := clang-format clang-tidy
 
-.PHONY: build chat test test-asan test-tsan test-all bench lint install format clean configure packages lint-packages
+.PHONY: build chat test test-asan test-tsan test-all bench cuda-bundle lint install format clean configure packages lint-packages
 
 build: configure
 	@cmake --build --preset $(PRESET) -j $(JOBS)
@@ -42,6 +42,15 @@ bench:
 	@cmake/packages.sh $(BENCH_PACKAGES)
 	@$(MAKE) --no-print-directory build
 	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BUILD)/tests/bench/gemm_bench $(BENCH_FLAGS)
+
+# The GPU tests and the GPU benchmark in a folder that runs on any x86-64 Linux with a Hopper GPU and its driver.
+cuda-bundle: configure
+	@grep -q 'DSA_CUDA:BOOL=ON' $(BUILD)/CMakeCache.txt || \
+	    { echo "No CUDA here: nvcc and libcudart_static.a were not found (docs/cuda.md)" >&2; exit 1; }
+	@cmake --build --preset $(PRESET) -j $(JOBS) --target gemm_cuda_bench gemm_cuda_test
+	@rm -rf $(BUILD)/cuda-bundle && mkdir -p $(BUILD)/cuda-bundle
+	@cp $(BUILD)/tests/bench/cuda/gemm_cuda_bench $(BUILD)/tests/gemm_cuda_test $(BUILD)/cuda-bundle
+	@echo $(BUILD)/cuda-bundle
 
 # Style and the short list of clang-tidy; CI runs it too.
 lint: lint-packages build

@@ -1,0 +1,409 @@
+#pragma once
+// The kernel family: D = A B^T, e4m3 operands, fp32 scales 1 x 128 (A) and 128 x 128 (B).
+//
+// A block is one producer warpgroup, whose first thread starts all loads, and warpgroups that
+// multiply. Stages of 128 of k go round a ring in shared memory. Each 128 of k is one chain in the
+// tensor core, then total = fma(chain, scale_a * scale_b, total), as on the CPU. Blocks are
+// persistent; the loads of the next tile run while a tile is stored.
+
+#include "kernel_config.h"
+#include "ptx.cuh"
+#include "schedule.cuh"
+#include "shared.cuh"
+#include "sums.cuh"
+#include "wgmma.cuh"
+
+namespace dsa::gemm::cuda {
+
+// Position in the ring.
+template <KernelConfig c>
+struct Ring {
+    int stage = 0;
+    u32 phase = 0;
+    __device__ void advance() {
+        if (++stage == c.stages()) {
+            stage = 0;
+            phase ^= 1;
+        }
+    }
+    __device__ void advance(int steps) {
+        stage += steps;
+        const int rounds = stage / c.stages();
+        stage -= rounds * c.stages();
+        phase ^= rounds & 1;
+    }
+};
+
+// ---- loads ----
+
+template <KernelConfig c>
+__device__ void produce(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map,
+                        const KernelArgs& args, int n, int k_blocks, Schedule<c> schedule,
+                        Shared<c> shared, int rank) {
+    constexpr u32 kBytes = c.stage_m_bytes() + c.stage_n_bytes();
+    // Few rows: the weight is read once, and its lines shall not push others (dirty ones first) out
+    // of L2.
+    constexpr u64 kWeightPolicy = c.swapped ? ptx::kEvictFirst : ptx::kEvictNormal;
+    const int rank_m = rank % c.cluster_m, rank_n = rank / c.cluster_m;
+    Ring<c> ring;
+    for (Work w; schedule.next(w);) {
+        const int b_row = w.group * n + w.col;
+        const int scale_row = c.groups == Groups::kMasked ? w.group * k_blocks : 0;
+        const int scale_col =
+            (c.groups == Groups::kMasked ? w.row - w.group * args.m : w.row) / 4 * 4;
+        const u32 scale_bytes = max(min(c.scale_rows(), args.aligned_m - scale_col), 0) * 4;
+        const float* scales =
+            args.a_scale + static_cast<long long>(scale_row) * args.aligned_m + scale_col;
+        for (int kb = w.k_begin; kb < w.k_end; ++kb, ring.advance()) {
+            ptx::barrier_wait(shared.empty(ring.stage), ring.phase ^ 1);
+            const u32 full = shared.full(ring.stage);
+            ptx::barrier_expect(full, kBytes + scale_bytes);
+            const u32 a = c.swapped ? shared.side_n(ring.stage) : shared.side_m(ring.stage);
+            const u32 b = c.swapped ? shared.side_m(ring.stage) : shared.side_n(ring.stage);
+            const int k = kb * kBlockK;
+            if constexpr (c.cluster_m >
+                          1) {  // the blocks along m fetch a part of the weight each, for all
+                constexpr int kRows = c.tile_n / c.cluster_m;
+                constexpr unsigned short kAlong = (1u << c.cluster_m) - 1;
+                ptx::load_box_multicast(
+                    b + rank_m * kRows * kBlockK, b_map, k, b_row + rank_m * kRows, full,
+                    static_cast<unsigned short>(kAlong << (rank - rank_m)), kWeightPolicy);
+            } else {
+                ptx::load_box(b, b_map, k, b_row, full, kWeightPolicy);
+            }
+            if constexpr (c.cluster_n > 1) {
+                constexpr int kRows = c.tile_m / c.cluster_n;
+                unsigned short along = 0;
+#pragma unroll
+                for (int i = 0; i < c.cluster_n; ++i) along |= 1u << (i * c.cluster_m + rank_m);
+                ptx::load_box_multicast(a + rank_n * kRows * kBlockK, a_map, k,
+                                        w.row + rank_n * kRows, full, along, ptx::kEvictLast);
+            } else {
+                ptx::load_box(a, a_map, k, w.row, full,
+                              c.swapped ? ptx::kEvictLast : ptx::kEvictNormal);
+            }
+            if (scale_bytes > 0)
+                ptx::load_bytes(shared.scale(ring.stage),
+                                scales + static_cast<long long>(kb) * args.aligned_m, scale_bytes,
+                                full);
+        }
+    }
+}
+
+// ---- products ----
+
+// The weight's scales of a tile: lane l of each warp holds that of block k_begin + l of k, for up
+// to 32 at a time.
+template <KernelConfig c>
+class WeightScales {
+  public:
+    static constexpr int kCount = c.swapped || kBlockK % c.tile_n == 0 ? 1 : (c.tile_n + 127) / 128;
+
+    __device__ WeightScales(const KernelArgs& args, const Work& w, int n, int k_blocks) {
+        const int blocks_n = (n + kBlockK - 1) / kBlockK;
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) {
+            const int block = min(w.col / kBlockK + i, blocks_n - 1);
+            row_[i] =
+                args.b_scale + (static_cast<long long>(w.group) * blocks_n + block) * k_blocks;
+        }
+        end_ = w.k_end;
+        load(w.k_begin);
+    }
+    __device__ void get(int kb, float (&scale)[kCount]) {
+        if (kb - first_ >= 32) load(first_ + 32);
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) scale[i] = __shfl_sync(0xffffffffu, lane_[i], kb - first_);
+    }
+
+  private:
+    __device__ void load(int kb) {
+        first_ = kb;
+        const int mine = kb + static_cast<int>(threadIdx.x % 32);
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) lane_[i] = mine < end_ ? __ldg(row_[i] + mine) : 0.0f;
+    }
+
+    const float* row_[kCount];
+    float lane_[kCount];
+    int first_, end_;
+};
+
+// This warp has read a stage: tells the producers of all blocks that write there.
+template <KernelConfig c>
+__device__ inline void release(Shared<c> shared, int stage, int thread) {
+    __syncwarp();
+    const int lane = thread % 32;
+    if constexpr (c.cluster() == 1) {
+        if (lane == 0) ptx::barrier_arrive(shared.empty(stage));
+    } else {
+        if (lane < c.cluster()) ptx::barrier_arrive_at(shared.empty(stage), lane);
+    }
+}
+
+// The scales that one stage's promotions need, in registers.
+template <KernelConfig c>
+struct StageScales {
+    float weight[WeightScales<c>::kCount];
+    float a[c.swapped ? 1 : c.waves()][2];  // of rows r and r + 8 of each wave
+
+    // Waits for the stage. scale: address of A's scale of the thread's first row.
+    __device__ void load(Shared<c> shared, const Ring<c>& ring, WeightScales<c>& weights, int kb,
+                         u32 offset) {
+        weights.get(kb, weight);
+        ptx::barrier_wait(shared.full(ring.stage), ring.phase);
+        if constexpr (!c.swapped) {
+#pragma unroll
+            for (int wave = 0; wave < c.waves(); ++wave) {
+                const u32 at = shared.scale(ring.stage) + offset + wave * 64 * c.row_groups() * 4;
+                a[wave][0] = ptx::load_shared(at);
+                a[wave][1] = ptx::load_shared(at + 8 * 4);
+            }
+        }
+    }
+};
+
+// total += chain * scales. d as Wgmma lays it out.
+template <KernelConfig c>
+__device__ inline void promote(const float (&chain)[c.side_n() / 2], float (&total)[c.side_n() / 2],
+                               u32 scale, int thread, const StageScales<c>& scales, int wave,
+                               int columns_of_first) {
+    constexpr int kColumns = c.side_n() / 8;
+    if constexpr (c.swapped) {  // columns of D's transpose are rows of A
+#pragma unroll
+        for (int j = 0; j < kColumns; ++j) {
+            const u32 at = scale + (8 * j + thread % 4 * 2) * 4;
+            float2 s;
+            if constexpr (c.groups == Groups::kContiguous)
+                s = {ptx::load_shared(at), ptx::load_shared(at + 4)};
+            else
+                s = ptx::load_shared2(at);
+            s.x *= scales.weight[0];
+            s.y *= scales.weight[0];
+            total[4 * j + 0] = fmaf(chain[4 * j + 0], s.x, total[4 * j + 0]);
+            total[4 * j + 1] = fmaf(chain[4 * j + 1], s.y, total[4 * j + 1]);
+            total[4 * j + 2] = fmaf(chain[4 * j + 2], s.x, total[4 * j + 2]);
+            total[4 * j + 3] = fmaf(chain[4 * j + 3], s.y, total[4 * j + 3]);
+        }
+    } else {
+        float s0[WeightScales<c>::kCount], s1[WeightScales<c>::kCount];
+#pragma unroll
+        for (int i = 0; i < WeightScales<c>::kCount; ++i) {
+            s0[i] = scales.a[wave][0] * scales.weight[i];
+            s1[i] = scales.a[wave][1] * scales.weight[i];
+        }
+#pragma unroll
+        for (int j = 0; j < kColumns; ++j) {
+            float t0 = s0[0], t1 = s1[0];
+            if constexpr (WeightScales<c>::kCount == 2) {
+                // Tiles start at a multiple of 128 or in its middle: of 192 columns 128 or 64 lie
+                // in the first block.
+                if (j >= 16 || (j >= 8 && columns_of_first == 64)) {
+                    t0 = s0[1];
+                    t1 = s1[1];
+                }
+            }
+            total[4 * j + 0] = fmaf(chain[4 * j + 0], t0, total[4 * j + 0]);
+            total[4 * j + 1] = fmaf(chain[4 * j + 1], t0, total[4 * j + 1]);
+            total[4 * j + 2] = fmaf(chain[4 * j + 2], t1, total[4 * j + 2]);
+            total[4 * j + 3] = fmaf(chain[4 * j + 3], t1, total[4 * j + 3]);
+        }
+    }
+}
+
+// All of this block's k of a tile. What the next stage needs is fetched while the tensor core works
+// on this one, so that little stands between a promotion and the next product.
+template <KernelConfig c>
+__device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& w,
+                         WeightScales<c>& weights, Shared<c> shared, Ring<c>& ring, int group,
+                         int thread) {
+    const int k_group = group / c.row_groups();
+    group %= c.row_groups();
+    const Ring<c> first_stage = ring;
+    if constexpr (c.k_groups > 1) ring.advance(k_group);
+    const int row = 64 * group + thread / 32 * 16 + thread % 32 / 4;  // of d[0] on the M side
+    const int columns_of_first = kBlockK - w.col % kBlockK;
+    const u32 shift = c.groups == Groups::kContiguous ? w.row % 4 * 4 : 0;
+    const u32 x0 = operand_start(shared.side_m(0) + 64 * group * kBlockK),
+              y0 = operand_start(shared.side_n(0));
+    StageScales<c> scales;
+    if (w.k_begin + k_group < w.k_end)
+        scales.load(shared, ring, weights, w.k_begin + k_group, shift + row * 4);
+    for (int kb = w.k_begin + k_group; kb < w.k_end; kb += c.k_groups) {
+        const u32 x = x0 + ring.stage * (c.stage_m_bytes() >> 4);
+        const u32 y = y0 + ring.stage * (c.stage_n_bytes() >> 4);
+        Ring<c> next = ring;
+        if constexpr (c.k_groups > 1)
+            next.advance(c.k_groups);
+        else
+            next.advance();
+        StageScales<c> next_scales;
+#pragma unroll
+        for (int wave = 0; wave < c.waves(); ++wave) {
+            float chain[c.side_n() / 2];
+            const u32 x_wave = x + (wave * 64 * c.row_groups() * kBlockK >> 4);
+            pin(chain);
+            wgmma_fence();
+#pragma unroll
+            for (int i = 0; i < kBlockK / 32; ++i)
+                Wgmma<c.side_n()>::multiply(chain, operand_descriptor(x_wave + 2 * i),
+                                            operand_descriptor(y + 2 * i), i > 0);
+            wgmma_commit();
+            if (wave == c.waves() - 1 && kb + c.k_groups < w.k_end)
+                next_scales.load(shared, next, weights, kb + c.k_groups, shift + row * 4);
+            pin(chain);
+            wgmma_wait<0>();
+            pin(chain);
+            if (!c.swapped && wave == c.waves() - 1) release<c>(shared, ring.stage, thread);
+            promote<c>(chain, total[wave], shared.scale(ring.stage) + shift, thread, scales, wave,
+                       columns_of_first);
+        }
+        if constexpr (c.swapped) release<c>(shared, ring.stage, thread);
+        ring = next;
+        scales = next_scales;
+    }
+    if constexpr (c.k_groups > 1) {
+        ring = first_stage;
+        ring.advance(w.k_end - w.k_begin);
+    }
+}
+
+template <KernelConfig c>
+__device__ void consume(const ptx::TensorMap& d_map, const KernelArgs& args, int n, int k_blocks,
+                        Schedule<c> schedule, Shared<c> shared, int rank) {
+    const int group = static_cast<int>(threadIdx.x) / kWarpgroup - 1;
+    const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
+    Ring<c> ring;
+    Work next;
+    bool more = schedule.next(next);
+    if (!more) return;
+    WeightScales<c> weights(args, next, n, k_blocks);
+    while (more) {
+        const Work w = next;
+        float total[c.waves()][c.side_n() / 2] = {};
+        multiply<c>(total, w, weights, shared, ring, group, thread);
+        more = schedule.next(next);
+        if (more)
+            weights =
+                WeightScales<c>(args, next, n, k_blocks);  // on their way while this tile is stored
+        int column_begin = 0, column_end = c.side_n() / 8;
+        if constexpr (c.k_groups > 1) {
+            if (group < c.row_groups() && thread == 0) ptx::store_wait_read();
+            ptx::named_barrier(kAllMath, c.math_groups * kWarpgroup);
+            add_groups<c>(total[0], shared, group, thread);
+            if (group >= c.row_groups()) continue;
+        }
+        if constexpr (c.split_k > 1)
+            add_parts<c>(args, total[0], group, thread, column_begin, column_end);
+        if constexpr (c.f32_out) {
+            store_f32<c>(args, w, n, total, column_begin, column_end, group, thread);
+        } else {
+#pragma unroll
+            for (int wave = 0; wave < c.waves(); ++wave)
+                store_bf16<c>(d_map, args, w, n, total[wave], wave, column_begin, column_end,
+                              shared.staging(group), group, thread);
+        }
+    }
+    if (group < c.row_groups() && thread == 0) ptx::store_wait();
+}
+
+// ---- the kernel ----
+
+// First tile and first row (contiguous) or rows (masked) of each group, by one warp.
+template <KernelConfig c>
+__device__ inline void count_tiles(const KernelArgs& args, int n, int* first_tile, int* first_row) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int tiles_n = (n + c.tile_n * c.cluster_n - 1) / (c.tile_n * c.cluster_n);
+    int before = 0;
+    for (int g0 = 0; g0 < args.num_groups; g0 += 32) {
+        const int g = g0 + lane;
+        int rows = 0, first = 0;
+        if (g < args.num_groups) {
+            first = args.group_rows[g];
+            rows = c.groups == Groups::kMasked ? min(max(first, 0), args.m)
+                                               : args.group_rows[g + 1] - first;
+            if (c.groups == Groups::kMasked) first = rows;
+        }
+        const int tiles = Schedule<c>::tiles_m(rows) * tiles_n;
+        int sum = tiles;
+#pragma unroll
+        for (int d = 1; d < 32; d *= 2) {
+            const int left = __shfl_up_sync(0xffffffffu, sum, d);
+            if (lane >= d) sum += left;
+        }
+        if (g < args.num_groups) {
+            first_tile[g] = before + sum - tiles;
+            first_row[g] = first;
+        }
+        before += __shfl_sync(0xffffffffu, sum, 31);
+    }
+    if (lane == 0) {
+        first_tile[args.num_groups] = before;
+        first_row[args.num_groups] =
+            c.groups == Groups::kMasked ? 0 : args.group_rows[args.num_groups];
+    }
+}
+
+// Registers of a thread that multiplies, and of one that loads.
+template <KernelConfig c>
+inline constexpr int kProducerRegisters = c.math_groups > 2 ? 24 : 40;
+template <KernelConfig c>
+inline constexpr int kLaunchRegisters = 65536 / c.threads() / 8 *
+                                        8;  // all that there are, shared out evenly
+template <KernelConfig c>
+inline constexpr int kMathRegisters =
+    c.math_groups == 1
+        ? 240
+        : ((c.math_groups + 1) * kLaunchRegisters<c> - kProducerRegisters<c>) / c.math_groups / 8 *
+              8;
+
+template <KernelConfig c>
+__device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map,
+                           const ptx::TensorMap& d_map, const KernelArgs& args,
+                           unsigned char* memory) {
+    const Shared<c> shared{(ptx::shared_address(memory) + 1023) / 1024 * 1024};
+    const int n = c.n > 0 ? c.n : args.n;
+    const int k_blocks = ((c.k > 0 ? c.k : args.k) + kBlockK - 1) / kBlockK;
+    const int rank = c.cluster() > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
+
+    int* first_tile = nullptr;
+    int* first_row = nullptr;
+    if constexpr (c.groups != Groups::kDense) {
+        first_tile =
+            reinterpret_cast<int*>(memory + (shared.groups() - ptx::shared_address(memory)));
+        first_row = first_tile + kMaxGroups + 1;
+        if (threadIdx.x >= 32 && threadIdx.x < 64) count_tiles<c>(args, n, first_tile, first_row);
+    }
+    if (threadIdx.x == 0) {
+        ptx::prefetch_map(a_map);
+        ptx::prefetch_map(b_map);
+        for (int i = 0; i < c.stages(); ++i) {
+            ptx::barrier_init(shared.full(i), 1);
+            ptx::barrier_init(shared.empty(i), c.row_groups() * 4 * c.cluster());
+        }
+        ptx::fence_barrier_init();
+    }
+    if constexpr (c.cluster() > 1) {
+        ptx::cluster_arrive();
+        ptx::cluster_wait();
+    } else {
+        __syncthreads();
+    }
+
+    const Schedule<c> schedule(args, n, k_blocks, first_tile, first_row,
+                               static_cast<int>(blockIdx.x) / c.cluster(),
+                               static_cast<int>(gridDim.x) / c.cluster(), rank);
+    if (threadIdx.x < kWarpgroup) {
+        ptx::fewer_registers<kProducerRegisters<c>>();
+        if (threadIdx.x == 0) produce<c>(a_map, b_map, args, n, k_blocks, schedule, shared, rank);
+    } else {
+        ptx::more_registers<kMathRegisters<c>>();
+        consume<c>(d_map, args, n, k_blocks, schedule, shared, rank);
+    }
+    if constexpr (c.cluster() > 1) {  // nobody leaves while others still write to its memory
+        ptx::cluster_arrive();
+        ptx::cluster_wait();
+    }
+}
+
+}  // namespace dsa::gemm::cuda

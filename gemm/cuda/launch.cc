@@ -1,0 +1,99 @@
+#include "gemm/cuda/launch.h"
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "dsa/error.h"
+#include "gemm/cuda/built_kernels.h"
+
+namespace dsa::gemm::cuda {
+namespace {
+
+// A kernel ready to run, and how many clusters of it the device holds.
+struct Loaded {
+    device::Library library;
+    device::Kernel kernel;
+    int clusters = 0;
+};
+
+device::LaunchShape shape_of(const KernelConfig& c, int blocks) {
+    return {blocks, c.threads(), c.cluster(), c.shared_bytes()};
+}
+
+const Loaded& load(const BuiltKernel& built) {
+    static std::mutex mutex;
+    static std::map<const unsigned char*, std::unique_ptr<Loaded>> loaded;
+    const std::lock_guard lock(mutex);
+    std::unique_ptr<Loaded>& entry = loaded[built.cubin];
+    if (entry == nullptr) {
+        auto fresh = std::make_unique<Loaded>();
+        fresh->library = device::Library(built.cubin);
+        fresh->kernel = fresh->library.kernel("fp8_gemm", built.config.shared_bytes());
+        fresh->clusters = device::max_active_clusters(
+            fresh->kernel, shape_of(built.config, built.config.cluster()));
+        entry = std::move(fresh);
+    }
+    return *entry;
+}
+
+const BuiltKernel* find(const KernelConfig& config) {
+    for (const BuiltKernel& built : built_kernels())
+        if (built.config == config) return &built;
+    return nullptr;
+}
+
+int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
+}  // namespace
+
+void run(CudaExec& exec, const Launch& launch, const Problem& p) {
+    const KernelConfig& c = launch.config;
+    const BuiltKernel* built = find(c);
+    if (built == nullptr)
+        throw_error(ErrorCode::kInternal, "fp8_gemm_nt: no such kernel was built");
+    const Loaded& loaded = load(*built);
+    const int64_t rows = p.groups == Groups::kMasked ? p.num_groups * p.m : p.m;
+    using device::BoxType;
+
+    device::BoxParams a_box{p.a,   BoxType::kByte,         rows,    p.k,
+                            p.lda, c.tile_m / c.cluster_n, kBlockK, true};
+    device::BoxParams b_box{
+        p.b, BoxType::kByte, p.num_groups * p.n, p.k, p.k, c.tile_n / c.cluster_m, kBlockK, true};
+    device::TensorMap a_map = device::tensor_map(a_box);
+    device::TensorMap b_map = device::tensor_map(b_box);
+    device::TensorMap d_map{};
+    if (!p.f32_out)
+        d_map = device::tensor_map(
+            {p.d, BoxType::kBFloat16, rows, p.n, p.ldd * 2, c.store_rows(), 64, true});
+
+    KernelArgs args;
+    args.m = static_cast<int>(p.m);
+    args.n = static_cast<int>(p.n);
+    args.k = static_cast<int>(p.k);
+    args.num_groups = static_cast<int>(p.num_groups);
+    args.band = launch.band;
+    args.a_scale = p.a_scale;
+    args.aligned_m = static_cast<int>(p.aligned_m);
+    args.b_scale = p.b_scale;
+    args.group_rows = p.group_rows;
+    args.d = p.d;
+    args.ldd = p.ldd;
+    args.parts_ready = exec.workspace.as<int>();
+    args.parts = exec.workspace.as<float>() + CudaExec::kFlagBytes / 4;
+
+    int64_t tiles = ceil_div(p.m, c.tile_m * c.cluster_m) * ceil_div(p.n, c.tile_n * c.cluster_n);
+    if (p.groups == Groups::kMasked) tiles *= p.num_groups;
+    if (p.groups == Groups::kContiguous)  // at most; each group may end with a cut tile
+        tiles = (ceil_div(p.m, c.tile_m * c.cluster_m) + p.num_groups) *
+                ceil_div(p.n, c.tile_n * c.cluster_n);
+    int clusters = static_cast<int>(std::min<int64_t>(tiles * c.split_k, loaded.clusters));
+    clusters -= clusters % c.split_k;
+    void* arguments[] = {&a_map, &b_map, &d_map, &args};
+    device::launch(loaded.kernel, shape_of(c, clusters * c.cluster()), arguments, exec.stream);
+}
+
+}  // namespace dsa::gemm::cuda

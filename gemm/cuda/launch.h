@@ -1,0 +1,37 @@
+#pragma once
+// Runs one kernel of the family.
+
+#include <cstdint>
+
+#include "base/cuda_exec.h"
+#include "gemm/cuda/kernel_config.h"
+
+namespace dsa::gemm::cuda {
+
+// A product on the device; pointers are device pointers.
+struct Problem {
+    Groups groups = Groups::kDense;
+    int64_t m = 0;  // rows of A in all; masked: room for each group
+    int64_t n = 0, k = 0;
+    int64_t num_groups = 1;
+    const void* a = nullptr;  // [m (masked: num_groups * m), k], row stride lda
+    int64_t lda = 0;
+    const float* a_scale =
+        nullptr;  // [ceil(k / 128)][aligned_m]; masked: one behind another, a group each
+    int64_t aligned_m = 0;
+    const void* b = nullptr;         // [num_groups][n, k]
+    const float* b_scale = nullptr;  // [num_groups][ceil(n / 128)][ceil(k / 128)]
+    void* d = nullptr;               // rows as those of A, row stride ldd
+    int64_t ldd = 0;
+    bool f32_out = false;
+    const int32_t* group_rows = nullptr;  // contiguous: offsets [num_groups + 1]; masked: counts
+};
+
+// How a kernel runs on a problem.
+struct Launch {
+    KernelConfig config;
+    int band = 8;  // tiles along m next to one another in the order of tiles
+};
+void run(CudaExec& exec, const Launch& launch, const Problem& p);
+
+}  // namespace dsa::gemm::cuda

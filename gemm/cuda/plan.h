@@ -1,0 +1,44 @@
+#pragma once
+// Which kernel runs a product: a model of its time, nothing is tried out. Host logic only.
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "base/cuda_exec.h"
+#include "gemm/cuda/built_kernels.h"
+
+namespace dsa::gemm::cuda {
+
+struct PlanRequest {
+    Groups groups = Groups::kDense;
+    int64_t m = 0;  // rows of A in all; masked: room for each group
+    int64_t n = 0, k = 0;
+    int64_t num_groups = 1;
+    int64_t expected_rows = 0;  // of a group; 0: m / num_groups, masked: m
+    bool f32_out = false;
+    bool decode_family = false;  // dense: the order of sums of up to 128 rows. m <= 128 then
+    int multiprocessors = 132;
+};
+
+struct Plan {
+    KernelConfig config;
+    int band = 8;              // tiles along m next to one another in the order of tiles
+    int64_t weight_reads = 1;  // times that each group's weight goes to the multiprocessors
+    double waves = 0.0;  // rounds of tiles over the multiprocessors, the last one may be partial
+    double multiply_us = 0.0;  // of the tensor cores
+    double memory_us = 0.0;    // each operand read or written once
+    double us() const;
+};
+
+// Blocks that share the k of a tile in the decode family. Depends on n, k and the device only, so
+// that a row's bits do not depend on the other rows.
+int decode_split(int64_t n, int64_t k, int multiprocessors);
+
+// Throws kInternal if no kernel serves.
+Plan choose_plan(const PlanRequest& r, std::span<const BuiltKernel> kernels);
+
+// One line: the pick, its times and what bounds it.
+std::string explain(const PlanRequest& r, const Plan& plan);
+
+}  // namespace dsa::gemm::cuda

@@ -1,0 +1,98 @@
+#pragma once
+// Which tile a cluster of blocks works on next. Warps of a block ask independently and get the same
+// answers.
+
+#include "kernel_config.h"
+
+namespace dsa::gemm::cuda {
+
+// Part of a tile's k: blocks of 128 of k, [k_begin, k_end).
+struct Work {
+    int group;
+    int row;      // first row of A and D
+    int row_end;  // of the group
+    int col;      // first column of D within the group
+    int k_begin, k_end;
+};
+
+// Tiles in order: group after group; within one, bands of `band` tiles along m, inside a band m
+// fastest, so that blocks that run at the same time share operands in L2. They go to the clusters
+// in turn.
+template <KernelConfig c>
+class Schedule {
+  public:
+    // first_tile, first_row: of each group, in shared memory; unused where dense. cluster: this
+    // one, of `clusters`.
+    __device__ Schedule(const KernelArgs& a, int n, int k_blocks, const int* first_tile,
+                        const int* first_row, int cluster, int clusters, int rank)
+        : a_(a),
+          first_tile_(first_tile),
+          first_row_(first_row),
+          k_blocks_(k_blocks),
+          next_(cluster),
+          step_(clusters),
+          rank_(rank) {
+        tiles_n_ = (n + c.tile_n * c.cluster_n - 1) / (c.tile_n * c.cluster_n);
+        tiles_ = c.groups == Groups::kDense ? tiles_m(a.m) * tiles_n_ : first_tile[a.num_groups];
+    }
+
+    __device__ bool next(Work& w) {
+        if constexpr (c.split_k > 1) {  // the block's only work is its part of the k of a tile
+            const int part = next_ % c.split_k, tile = next_ / c.split_k;
+            if (tile >= tiles_) return false;
+            locate(tile, w, k_blocks_ * part / c.split_k, k_blocks_ * (part + 1) / c.split_k);
+        } else {
+            if (next_ >= tiles_) return false;
+            locate(next_, w, 0, k_blocks_);
+        }
+        next_ = c.split_k > 1 ? tiles_ * c.split_k : next_ + step_;
+        return true;
+    }
+
+    __device__ static int tiles_m(int rows) {
+        return (rows + c.tile_m * c.cluster_m - 1) / (c.tile_m * c.cluster_m);
+    }
+
+  private:
+    __device__ void locate(int tile, Work& w, int k_begin, int k_end) const {
+        w.k_begin = k_begin;
+        w.k_end = k_end;
+        w.group = 0;
+        int row0 = 0, rows = a_.m;
+        if (c.groups != Groups::kDense) {
+            int low = 0,
+                high = a_.num_groups;  // the last group whose first tile is not behind this one
+            while (high - low > 1) {
+                const int middle = (low + high) / 2;
+                if (first_tile_[middle] <= tile)
+                    low = middle;
+                else
+                    high = middle;
+            }
+            w.group = low;
+            tile -= first_tile_[low];
+            row0 = c.groups == Groups::kMasked ? low * a_.m : first_row_[low];
+            rows = c.groups == Groups::kMasked ? first_row_[low] : first_row_[low + 1] - row0;
+        }
+        const int count = tiles_m(rows);
+        const int in_band = a_.band * tiles_n_;
+        const int band = tile / in_band;
+        tile -= band * in_band;
+        const int height = min(a_.band, count - band * a_.band);
+        const int at_n = tile / height;
+        const int at_m = band * a_.band + tile - at_n * height;
+        w.row = row0 + (at_m * c.cluster_m + (rank_ % c.cluster_m)) * c.tile_m;
+        w.row_end = row0 + rows;
+        w.col = (at_n * c.cluster_n + rank_ / c.cluster_m % c.cluster_n) * c.tile_n;
+    }
+
+    static_assert(c.split_k == 1 || c.cluster() == 1);
+
+    const KernelArgs& a_;
+    const int* first_tile_;
+    const int* first_row_;
+    int k_blocks_, next_, step_, rank_;
+    int tiles_n_, tiles_;
+};
+
+}  // namespace dsa::gemm::cuda

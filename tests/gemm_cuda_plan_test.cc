@@ -1,0 +1,116 @@
+// The choice of the CUDA kernels: host logic, needs no GPU.
+
+#include <gtest/gtest.h>
+
+#include "gemm/cuda/plan.h"
+
+namespace dsa::gemm::cuda {
+namespace {
+
+Plan plan_of(const PlanRequest& r) {
+    return choose_plan(r, built_kernels());
+}
+
+PlanRequest dense(int64_t m, int64_t n, int64_t k, bool decode_family) {
+    PlanRequest r;
+    r.m = m;
+    r.n = n;
+    r.k = k;
+    r.decode_family = decode_family;
+    return r;
+}
+
+TEST(CudaKernels, FitABlockOfTheDevice) {
+    ASSERT_FALSE(built_kernels().empty());
+    for (const BuiltKernel& built : built_kernels()) {
+        const KernelConfig& c = built.config;
+        EXPECT_LE(c.shared_bytes(), kSharedBytes);
+        EXPECT_GE(c.stages(), 3) << c.tile_m << "x" << c.tile_n;
+        EXPECT_EQ(c.side_m() % (64 * c.row_groups()), 0);
+        EXPECT_EQ(c.stages() % c.k_groups, 0);
+        // ELF
+        EXPECT_EQ(built.cubin[0], 0x7f);
+        EXPECT_EQ(built.cubin[1], 'E');
+    }
+}
+
+TEST(CudaKernels, AreListedOnce) {
+    const auto kernels = built_kernels();
+    for (size_t i = 0; i < kernels.size(); ++i)
+        for (size_t j = 0; j < i; ++j)
+            EXPECT_FALSE(kernels[i].config == kernels[j].config) << i << " " << j;
+}
+
+// Any shape and number of rows has a kernel, in both kinds of output.
+TEST(CudaPlan, ServesEveryShape) {
+    for (const bool f32 : {false, true})
+        for (const int64_t n : {8, 128, 576, 2112, 4096, 7168, 24576, 32768, 129280})
+            for (const int64_t k : {16, 128, 512, 1536, 7168, 16384})
+                for (const int64_t m : {1, 3, 16, 17, 64, 100, 128, 129, 300, 1000, 4096, 100000}) {
+                    PlanRequest r = dense(m, n, k, m <= 128);
+                    r.f32_out = f32;
+                    EXPECT_GT(plan_of(r).us(), 0.0) << m << " " << n << " " << k;
+                    for (const Groups groups : {Groups::kContiguous, Groups::kMasked}) {
+                        r.groups = groups;
+                        r.num_groups = 7;
+                        EXPECT_EQ(plan_of(r).config.groups, groups);
+                    }
+                }
+}
+
+// The order of sums of the decode family must not depend on the number of rows.
+TEST(CudaPlan, DecodeOrderDependsOnTheWeightOnly) {
+    for (const int64_t n : {128, 576, 1536, 2112, 4096, 7168, 24576})
+        for (const int64_t k : {128, 512, 1536, 7168, 16384}) {
+            const KernelConfig one = plan_of(dense(1, n, k, true)).config;
+            for (int64_t m = 2; m <= 128; ++m) {
+                const KernelConfig c = plan_of(dense(m, n, k, true)).config;
+                EXPECT_EQ(c.split_k, one.split_k) << m << " " << n << " " << k;
+                EXPECT_EQ(c.k_groups, one.k_groups);
+                EXPECT_EQ(c.tile_n, one.tile_n);
+                EXPECT_GE(c.tile_m, m);
+            }
+        }
+}
+
+// Blocks that share the k of a tile wait for one another, so all must run at the same time.
+TEST(CudaPlan, SplitsFitTheDevice) {
+    for (const int sms : {114, 132})
+        for (int64_t n = 8; n < 40000; n += 56)
+            for (const int64_t k : {16, 128, 1024, 7168, 16384}) {
+                const int split = decode_split(n, k, sms);
+                EXPECT_GE(split, 1);
+                if (split == 1) continue;
+                EXPECT_LE((n + 63) / 64 * split, sms) << n;
+                EXPECT_GE((k + 127) / 128, 8 * split) << k;
+            }
+    EXPECT_EQ(decode_split(2112, 7168, 132), 4);
+    EXPECT_EQ(decode_split(7168, 16384, 132), 1);
+}
+
+TEST(CudaPlan, ManyRowsTakeLargeTilesAndFewTheSmallest) {
+    EXPECT_EQ(plan_of(dense(4096, 7168, 16384, false)).config.tile_m, 256);
+    EXPECT_EQ(plan_of(dense(5, 7168, 16384, true)).config.tile_m, 8);
+    EXPECT_EQ(plan_of(dense(9, 7168, 16384, true)).config.tile_m, 16);
+    PlanRequest r = dense(32 * 20, 4096, 7168, false);
+    r.groups = Groups::kContiguous;
+    r.num_groups = 32;
+    EXPECT_TRUE(plan_of(r).config.swapped);
+    EXPECT_EQ(plan_of(r).config.tile_m, 32);
+}
+
+TEST(CudaPlan, ExplainsItselfInOneLine) {
+    const PlanRequest r = dense(64, 7168, 16384, true);
+    const std::string text = explain(r, plan_of(r));
+    EXPECT_NE(text.find("memory bounds"), std::string::npos) << text;
+    EXPECT_EQ(text.find('\n'), std::string::npos);
+    const PlanRequest many = dense(4096, 7168, 16384, false);
+    EXPECT_NE(explain(many, plan_of(many)).find("multiplying bounds"), std::string::npos);
+}
+
+TEST(CudaPlan, RefusesWithoutAKernel) {
+    EXPECT_ANY_THROW(choose_plan(dense(1, 8, 16, true), {}));
+}
+
+}  // namespace
+}  // namespace dsa::gemm::cuda

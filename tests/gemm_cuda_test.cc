@@ -1,0 +1,257 @@
+// The CUDA products against double precision, and their bits. Skipped (77) where there is no Hopper
+// GPU.
+
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <cstring>
+#include <random>
+
+#include "gemm/cuda/built_kernels.h"
+#include "gemm/gemm_cuda.h"
+#include "gemm/quantize.h"
+#include "testing/cuda_case.h"
+
+namespace dsa {
+namespace {
+
+using gemm::cuda::Groups;
+using gemm::cuda::KernelConfig;
+using testing::CudaCase;
+using testing::CudaShape;
+
+constexpr double kBf16Error = 0.002, kF32Error = 0.0005;
+
+CudaShape dense(int m, int64_t n, int64_t k) {
+    CudaShape s;
+    s.rows = {m};
+    s.n = n;
+    s.k = k;
+    return s;
+}
+
+class CudaGemm : public ::testing::Test {
+  protected:
+    double error(const CudaShape& s, bool f32) {
+        CudaCase test(stream_, s, f32, seed_++);
+        test.poison();
+        test.run(exec_);
+        return test.check();
+    }
+    std::vector<uint8_t> bits(CudaCase& test) {
+        test.poison();
+        test.run(exec_);
+        return test.output();
+    }
+
+    device::Stream stream_;
+    CudaExec exec_ = make_cuda_exec(stream_.handle());
+    uint64_t seed_ = 1;
+};
+
+TEST_F(CudaGemm, DenseMatchesDouble) {
+    for (const int m : {1, 3, 16, 17, 64, 100, 128, 300, 1000, 4096})
+        for (const auto& [n, k] : {std::pair{2112, 7168},
+                                   {24576, 1536},
+                                   {32768, 512},
+                                   {7168, 16384},
+                                   {4096, 7168},
+                                   {7168, 2048},
+                                   {8, 16},
+                                   {24, 144},
+                                   {200, 400},
+                                   {1000, 1040},
+                                   {136, 128}}) {
+            if (m == 4096 && k == 16384) continue;  // the benchmark's
+            EXPECT_LE(error(dense(m, n, k), false), kBf16Error) << m << " " << n << " " << k;
+            if (m <= 300 && n <= 4096) {
+                EXPECT_LE(error(dense(m, n, k), true), kF32Error) << m << " " << n << " " << k;
+            }
+        }
+}
+
+TEST_F(CudaGemm, GroupsMatchDouble) {
+    for (const Groups groups : {Groups::kContiguous, Groups::kMasked})
+        for (const std::vector<int>& rows : {std::vector<int>{0, 1, 0, 130, 7, 0},
+                                             {256, 255, 257},
+                                             {1},
+                                             {20, 31, 5, 18},
+                                             {0, 0, 3},
+                                             {700, 0, 129, 64, 65}})
+            for (const auto& [n, k] : {std::pair{512, 384}, {200, 144}, {4096, 1024}})
+                for (const bool f32 : {false, true}) {
+                    CudaShape s;
+                    s.groups = groups;
+                    s.rows = rows;
+                    s.n = n;
+                    s.k = k;
+                    EXPECT_LE(error(s, f32), f32 ? kF32Error : kBf16Error)
+                        << static_cast<int>(groups) << " " << rows.size() << " " << n << " " << k;
+                }
+}
+
+// Whatever kernel is picked, none is wrong.
+TEST_F(CudaGemm, EveryKernelMatchesDouble) {
+    for (const auto& built : gemm::cuda::built_kernels()) {
+        const KernelConfig& c = built.config;
+        CudaShape s;
+        s.groups = c.groups;
+        s.rows = {c.swapped ? c.tile_m - 3 : 333};
+        if (c.groups != Groups::kDense) s.rows.insert(s.rows.end(), {0, c.tile_m, 1, 77});
+        s.n = 8 * 37;
+        s.k = 1024 * c.split_k + 48;
+        CudaCase test(stream_, s, c.f32_out, seed_++);
+        test.poison();
+        run(exec_, {c, 3}, test.problem());
+        EXPECT_LE(test.check(), c.f32_out ? kF32Error : kBf16Error)
+            << c.swapped << " " << c.tile_m << "x" << c.tile_n << " split " << c.split_k;
+    }
+}
+
+TEST_F(CudaGemm, RepeatsAreEqual) {
+    for (const int m : {1, 64, 300}) {
+        CudaCase test(stream_, dense(m, 2112, 7168), false, 5);
+        const std::vector<uint8_t> first = bits(test);
+        for (int i = 0; i < 20; ++i) ASSERT_EQ(bits(test), first) << m;
+    }
+}
+
+// D's rows when A has only its first m rows, as fp32 bits.
+TEST_F(CudaGemm, RowsDoNotDependOnOtherRows) {
+    for (const int most : {128, 1500}) {
+        CudaCase whole(stream_, dense(most, 1544, 3200), true, 6);
+        const std::vector<uint8_t> expected = bits(whole);
+        for (const int m : {1, 2, 9, 33, 100, 127, 129, 300, 1000}) {
+            if (m >= most || (most > 128 && m <= 128)) continue;
+            CudaCase part(stream_, dense(m, 1544, 3200), true,
+                          6);  // A's first rows and B are the same
+            part.copy_operands(whole);
+            const std::vector<uint8_t> rows = bits(part);
+            EXPECT_EQ(std::memcmp(rows.data(), expected.data(), rows.size()), 0)
+                << m << " of " << most;
+        }
+    }
+}
+
+// The decode family on request: a row of many has the bits of a row alone.
+TEST_F(CudaGemm, DecodeFamilyEverywhere) {
+    CudaCase whole(stream_, dense(300, 2112, 7168), true, 8),
+        one(stream_, dense(1, 2112, 7168), true, 8);
+    one.copy_operands(whole);
+    exec_.gemm_family = GemmFamily::kDecode;
+    const std::vector<uint8_t> many = bits(whole), alone = bits(one);
+    EXPECT_EQ(std::memcmp(many.data(), alone.data(), alone.size()), 0);
+}
+
+// Which operand is on the matrix instruction's M side does not change bits.
+TEST_F(CudaGemm, SwappedRolesGiveEqualBits) {
+    CudaShape s;
+    s.groups = Groups::kMasked;
+    s.rows = {100, 37, 128};
+    s.n = 1032;
+    s.k = 2064;
+    CudaCase test(stream_, s, false, 9);
+    std::vector<uint8_t> first;
+    int kernels = 0;
+    for (const auto& built : gemm::cuda::built_kernels()) {
+        if (built.config.groups != Groups::kMasked || built.config.f32_out) continue;
+        test.poison();
+        run(exec_, {built.config, 8}, test.problem());
+        if (first.empty())
+            first = test.output();
+        else
+            EXPECT_EQ(test.output(), first) << built.config.swapped << " " << built.config.tile_m;
+        ++kernels;
+    }
+    EXPECT_GT(kernels, 4);
+}
+
+TEST_F(CudaGemm, RowMajorScalesGiveEqualBits) {
+    CudaCase test(stream_, dense(77, 520, 1040), false, 10);
+    const std::vector<uint8_t> expected = bits(test);
+    const gemm::cuda::Problem& p = test.problem();
+    const int64_t blocks = 9;
+    std::vector<float> by_block(static_cast<size_t>(blocks * p.aligned_m)),
+        by_row(static_cast<size_t>(77 * blocks));
+    device::copy_to_host(by_block.data(), p.a_scale, blocks * p.aligned_m * 4, stream_.handle());
+    for (int64_t row = 0; row < 77; ++row)
+        for (int64_t b = 0; b < blocks; ++b)
+            by_row[static_cast<size_t>(row * blocks + b)] =
+                by_block[static_cast<size_t>(b * p.aligned_m + row)];
+    device::Buffer scales(77 * blocks * 4);
+    device::copy_to_device(scales.data(), by_row.data(), scales.size(), stream_.handle());
+    test.poison();
+    gemm::fp8_gemm_nt(exec_, {77,
+                              {p.a, DType::kE4M3, p.lda, scales.as<float>(), blocks, 1},
+                              {p.b, DType::kE4M3, p.b_scale, p.n, p.k},
+                              {p.d, DType::kBF16, p.ldd}});
+    EXPECT_EQ(test.output(), expected);
+}
+
+// Codes and scales are those of the CPU.
+TEST_F(CudaGemm, QuantisesAsTheCpu) {
+    constexpr int64_t kM = 19, kK = 400, kBlocks = 4, kAligned = 20;
+    std::mt19937 random(3);
+    std::normal_distribution<float> normal(0.0F, 2.0F);
+    std::vector<bf16> x(kM * kK);
+    for (size_t i = 0; i < x.size(); ++i)
+        x[i] = to_bf16(normal(random) * (i % 400 < 128 ? 1e-7F : 1.0F));
+    device::Buffer dx(kM * kK * 2), dq(kM * kK), ds(kBlocks * kAligned * 4);
+    device::copy_to_device(dx.data(), x.data(), dx.size(), stream_.handle());
+    for (const gemm::ScaleFormat format : {gemm::ScaleFormat::kPlain, gemm::ScaleFormat::kUe8m0}) {
+        gemm::quantize_1x128(
+            exec_, {kM, kK, dx.as<bf16>(), kK, format, dq.as<e4m3>(), ds.as<float>(), kAligned});
+        std::vector<e4m3> q(kM * kK), expected(128);
+        std::vector<float> s(kBlocks * kAligned);
+        device::copy_to_host(q.data(), dq.data(), dq.size(), stream_.handle());
+        device::copy_to_host(s.data(), ds.data(), ds.size(), stream_.handle());
+        for (int64_t row = 0; row < kM; ++row)
+            for (int64_t b = 0; b < kBlocks; ++b) {
+                const int64_t n = std::min<int64_t>(128, kK - b * 128);
+                std::vector<float> v;
+                for (int64_t i = 0; i < n; ++i)
+                    v.push_back(to_float(x[static_cast<size_t>(row * kK + b * 128 + i)]));
+                EXPECT_EQ(s[static_cast<size_t>(b * kAligned + row)],
+                          gemm::quantize_block(v.data(), n, format, expected.data()));
+                EXPECT_EQ(std::memcmp(&q[static_cast<size_t>(row * kK + b * 128)], expected.data(),
+                                      static_cast<size_t>(n)),
+                          0);
+            }
+    }
+}
+
+TEST_F(CudaGemm, RefusesBadArguments) {
+    CudaCase test(stream_, dense(4, 64, 128), false, 11);
+    const gemm::cuda::Problem& p = test.problem();
+    const gemm::GemmParams good{4,
+                                {p.a, DType::kE4M3, p.lda, p.a_scale, 1, p.aligned_m},
+                                {p.b, DType::kE4M3, p.b_scale, p.n, p.k},
+                                {p.d, DType::kBF16, p.ldd}};
+    gemm::fp8_gemm_nt(exec_, good);
+    const auto refuses = [&](auto change) {
+        gemm::GemmParams bad = good;
+        change(bad);
+        EXPECT_THROW(gemm::fp8_gemm_nt(exec_, bad), Error);
+    };
+    refuses([](auto& b) { b.m = 0; });
+    refuses([](auto& b) { b.b.n = 60; });
+    refuses([](auto& b) { b.b.k = 120; });
+    refuses([](auto& b) { b.a.dtype = DType::kBF16; });
+    refuses([](auto& b) { b.a.scale = nullptr; });
+    refuses([](auto& b) { b.a.ld = 130; });
+    refuses([](auto& b) { b.d.ld = 60; });
+    refuses([](auto& b) { b.d.data = static_cast<uint8_t*>(b.d.data) + 2; });
+    stream_.synchronize();
+}
+
+}  // namespace
+}  // namespace dsa
+
+int main(int argc, char** argv) {
+    if (const std::string why = dsa::device::why_unavailable(); !why.empty()) {
+        std::fprintf(stderr, "skipped: %s\n", why.c_str());
+        return 77;
+    }
+    ::testing::InitGoogleTest(&argc, argv);
+    return RUN_ALL_TESTS();
+}
