@@ -301,7 +301,7 @@ __device__ void consume(const ptx::TensorMap& d_map, const KernelArgs& args, int
 #pragma unroll
             for (int wave = 0; wave < c.waves(); ++wave)
                 store_bf16<c>(d_map, args, w, n, total[wave], wave, column_begin, column_end,
-                              shared.staging(group), group, thread);
+                              shared.staging(group) + wave * c.slabs() * (64 * 128), group, thread);
         }
     }
     if (group < c.row_groups() && thread == 0) ptx::store_wait();

@@ -56,7 +56,7 @@ struct KernelConfig {
     constexpr int staging_bytes()
         const {  // of one warpgroup; of sums that blocks exchange if larger
         const int slab = (swapped ? tile_m : 64) * 128;
-        const int bytes = f32_out ? 0 : slabs() * slab;
+        const int bytes = f32_out ? 0 : waves() * slabs() * slab;
         const int sums = (k_groups - 1) * accumulators() * kWarpgroup * 4;
         return bytes > sums ? bytes : sums;
     }

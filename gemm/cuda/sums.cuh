@@ -49,8 +49,8 @@ __device__ inline void store_cut_slab(const KernelArgs& args, u32 slab, int firs
     }
 }
 
-// bf16 of a wave, through the warpgroup's staging memory; column groups [column_begin, column_end)
-// of d.
+// bf16 of a wave, through `staging`, this wave's part of the warpgroup's staging memory; column
+// groups [column_begin, column_end) of d.
 template <KernelConfig c>
 __device__ void store_bf16(const ptx::TensorMap& d_map, const KernelArgs& args, const Work& w,
                            int n, const float (&total)[c.side_n() / 2], int wave, int column_begin,
@@ -60,8 +60,10 @@ __device__ void store_bf16(const ptx::TensorMap& d_map, const KernelArgs& args, 
     const int row0 = c.swapped ? w.row : w.row + wave * 64 * c.row_groups() + 64 * group;
     const int col0 = c.swapped ? w.col + 64 * group : w.col;
     const int first_box = c.swapped ? column_begin : 0, boxes = c.swapped ? column_end : 1;
-    if (thread == 0) ptx::store_wait_read();
-    ptx::named_barrier(1 + group, kWarpgroup);
+    if (wave == 0) {  // the stores of the tile before have read it all
+        if (thread == 0) ptx::store_wait_read();
+        ptx::named_barrier(1 + group, kWarpgroup);
+    }
     if constexpr (c.swapped) {
 #pragma unroll
         for (int j = 0; j < c.side_n() / 8; ++j) {
