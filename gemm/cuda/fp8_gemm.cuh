@@ -129,15 +129,14 @@ class WeightScales {
     int first_, end_;
 };
 
-// This warp has read a stage: tells the producers of all blocks that write there.
+// This thread has read a stage: tells the producers of all blocks that write there.
 template <KernelConfig c>
-__device__ inline void release(Shared<c> shared, int stage, int thread) {
-    __syncwarp();
-    const int lane = thread % 32;
+__device__ inline void release(Shared<c> shared, int stage) {
     if constexpr (c.cluster() == 1) {
-        if (lane == 0) ptx::barrier_arrive(shared.empty(stage));
+        ptx::barrier_arrive(shared.empty(stage));
     } else {
-        if (lane < c.cluster()) ptx::barrier_arrive_at(shared.empty(stage), lane);
+#pragma unroll
+        for (int i = 0; i < c.cluster(); ++i) ptx::barrier_arrive_at(shared.empty(stage), i);
     }
 }
 
@@ -211,8 +210,9 @@ __device__ inline void promote(const float (&chain)[c.side_n() / 2], float (&tot
     }
 }
 
-// All of this block's k of a tile. What the next stage needs is fetched while the tensor core works
-// on this one, so that little stands between a promotion and the next product.
+// All of this block's k of a tile. Whatever can happens while the tensor core works: the next
+// stage's scales are fetched, the one before is released. Little stands between a promotion and the
+// next product.
 template <KernelConfig c>
 __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& w,
                          WeightScales<c>& weights, Shared<c> shared, Ring<c>& ring, int group,
@@ -229,9 +229,10 @@ __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& 
     StageScales<c> scales;
     if (w.k_begin + k_group < w.k_end)
         scales.load(shared, ring, weights, w.k_begin + k_group, shift + row * 4);
+    u32 x = x0 + ring.stage * (c.stage_m_bytes() >> 4);
+    u32 y = y0 + ring.stage * (c.stage_n_bytes() >> 4);
+    int read = -1;  // the stage before, not yet released
     for (int kb = w.k_begin + k_group; kb < w.k_end; kb += c.k_groups) {
-        const u32 x = x0 + ring.stage * (c.stage_m_bytes() >> 4);
-        const u32 y = y0 + ring.stage * (c.stage_n_bytes() >> 4);
         Ring<c> next = ring;
         if constexpr (c.k_groups > 1)
             next.advance(c.k_groups);
@@ -249,19 +250,24 @@ __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& 
                 Wgmma<c.side_n()>::multiply(chain, operand_descriptor(x_wave + 2 * i),
                                             operand_descriptor(y + 2 * i), i > 0);
             wgmma_commit();
-            if (wave == c.waves() - 1 && kb + c.k_groups < w.k_end)
+            if (wave == 0 && read >= 0) release<c>(shared, read);
+            if (wave == c.waves() - 1 && kb + c.k_groups < w.k_end) {
                 next_scales.load(shared, next, weights, kb + c.k_groups, shift + row * 4);
+                x = x0 + next.stage * (c.stage_m_bytes() >> 4);
+                y = y0 + next.stage * (c.stage_n_bytes() >> 4);
+                asm volatile("" : "+r"(x), "+r"(y));  // now, not between promotion and product
+            }
             pin(chain);
             wgmma_wait<0>();
             pin(chain);
-            if (!c.swapped && wave == c.waves() - 1) release<c>(shared, ring.stage, thread);
             promote<c>(chain, total[wave], shared.scale(ring.stage) + shift, thread, scales, wave,
                        columns_of_first);
         }
-        if constexpr (c.swapped) release<c>(shared, ring.stage, thread);
+        read = ring.stage;
         ring = next;
         scales = next_scales;
     }
+    if (read >= 0) release<c>(shared, read);
     if constexpr (c.k_groups > 1) {
         ring = first_stage;
         ring.advance(w.k_end - w.k_begin);
@@ -379,7 +385,7 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
         ptx::prefetch_map(b_map);
         for (int i = 0; i < c.stages(); ++i) {
             ptx::barrier_init(shared.full(i), 1);
-            ptx::barrier_init(shared.empty(i), c.row_groups() * 4 * c.cluster());
+            ptx::barrier_init(shared.empty(i), c.row_groups() * kWarpgroup * c.cluster());
         }
         ptx::fence_barrier_init();
     }
