@@ -4,6 +4,8 @@
 // one thread at a time.
 
 #include <cstdint>
+#include <functional>
+#include <string_view>
 
 #include "base/device.h"
 
@@ -22,8 +24,8 @@ struct CudaExec {
     device::Buffer workspace;
     int64_t scratch_bytes = 0;
     GemmFamily gemm_family = GemmFamily::kByRows;
-    bool explain =
-        false;  // each product prints one line about the kernel that was picked, to stderr
+    // Given one line about the kernel that was picked, for each product; empty: nobody asks.
+    std::function<void(std::string_view)> explain;
 
     static constexpr int64_t kFlagBytes = 8192;
     // One block a multiprocessor may leave the fp32 sums of a tile of 64 x 128 to others.

@@ -263,7 +263,10 @@ __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& 
             promote<c>(chain, total[wave], shared.scale(ring.stage) + shift, thread, scales, wave,
                        columns_of_first);
         }
-        read = ring.stage;
+        if constexpr (c.swapped)  // memory bounds: the stage is wanted back at once
+            release<c>(shared, ring.stage);
+        else
+            read = ring.stage;
         ring = next;
         scales = next_scales;
     }

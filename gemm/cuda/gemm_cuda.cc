@@ -1,7 +1,6 @@
 #include "gemm/gemm_cuda.h"
 
 #include <algorithm>
-#include <cstdio>
 
 #include "base/check.h"
 #include "gemm/cuda/launch.h"
@@ -101,7 +100,7 @@ void plan_and_run(CudaExec& exec, const Problem& p, int64_t expected_rows, bool 
                               p.k,       p.num_groups,  expected_rows,
                               p.f32_out, decode_family, exec.multiprocessors};
     const cuda::Plan plan = cuda::choose_plan(request, cuda::built_kernels());
-    if (exec.explain) std::fprintf(stderr, "%s\n", cuda::explain(request, plan).c_str());
+    if (exec.explain) exec.explain(cuda::explain(request, plan));
     cuda::run(exec, {plan.config, plan.band}, p);
 }
 

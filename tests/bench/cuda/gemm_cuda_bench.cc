@@ -141,10 +141,11 @@ class Bench {
     void shape(const std::string& text) {
         const CudaShape s = parse(options_, text);
         testing::CudaCase test(stream_, s, options_.f32, 7);
-        exec_.explain = options_.explain;
+        if (options_.explain)
+            exec_.explain = [](std::string_view line) { std::cerr << line << '\n'; };
         test.poison();
         test.run(exec_);
-        exec_.explain = false;
+        exec_.explain = nullptr;
         row(
             text, s, checked(test, text), [&] { test.run(exec_); }, "");
         if (!options_.every) return;
