@@ -221,9 +221,7 @@ class Bench {
     nlohmann::json results_ = nlohmann::json::array();
 };
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run_benchmark(int argc, char** argv) {
     Options o;
     CLI::App app(
         "Block-scaled FP8 products on a Hopper GPU, checked against double precision before they "
@@ -242,19 +240,25 @@ int main(int argc, char** argv) {
         std::cerr << why << '\n';
         return 77;
     }
+    if (o.suite) o.shapes = suite(o.op);
+    if (o.shapes.empty()) throw std::runtime_error("nothing to do: name --shapes or --suite");
+    Bench bench(o);
+    for (const std::string& s : o.shapes) bench.shape(s);
+    if (!o.json.empty()) {
+        std::ofstream file(o.json);
+        file << bench.results().dump(2) << '\n';
+        if (!file.flush()) throw std::runtime_error("cannot write " + o.json);
+    }
+    return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
     try {
-        if (o.suite) o.shapes = suite(o.op);
-        if (o.shapes.empty()) throw std::runtime_error("nothing to do: name --shapes or --suite");
-        Bench bench(o);
-        for (const std::string& s : o.shapes) bench.shape(s);
-        if (!o.json.empty()) {
-            std::ofstream file(o.json);
-            file << bench.results().dump(2) << '\n';
-            if (!file.flush()) throw std::runtime_error("cannot write " + o.json);
-        }
-        return 0;
+        return run_benchmark(argc, argv);
     } catch (const std::exception& e) {
-        std::cerr << e.what() << '\n';
+        std::fprintf(stderr, "%s\n", e.what());
         return 1;
     }
 }
