@@ -1,5 +1,4 @@
-// One kernel of the family, compiled for DSA_KERNEL_CONFIG (the initialisers of a KernelConfig):
-// ahead of time by the build, or by the run-time compiler.
+// One kernel of the family, compiled for DSA_KERNEL_CONFIG (the initialisers of a KernelConfig).
 
 #include "fp8_gemm.cuh"
 

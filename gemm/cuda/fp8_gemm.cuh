@@ -371,8 +371,8 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
                            const ptx::TensorMap& d_map, const KernelArgs& args,
                            unsigned char* memory) {
     const Shared<c> shared{(ptx::shared_address(memory) + 1023) / 1024 * 1024};
-    const int n = c.n > 0 ? c.n : args.n;
-    const int k_blocks = ((c.k > 0 ? c.k : args.k) + kBlockK - 1) / kBlockK;
+    const int n = args.n;
+    const int k_blocks = (args.k + kBlockK - 1) / kBlockK;
     const int rank = c.cluster() > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
 
     int* first_tile = nullptr;

@@ -1,6 +1,6 @@
 #pragma once
 // What the host and the kernels share: the choices that a kernel is compiled for and its arguments.
-// Also compiled by the run-time compiler, so it includes nothing.
+// Device code includes it too, so it includes nothing.
 
 namespace dsa::gemm::cuda {
 
@@ -18,8 +18,7 @@ inline constexpr int kSharedBytes = 232448;  // of a block on sm_90
 
 // One kernel of the family. D = A B^T in tiles of tile_m rows x tile_n columns. The matrix
 // instruction takes 64 rows of one operand (its M side) and up to 192 of the other: A on the M side
-// for many rows, the weight there
-// (`swapped`) for few.
+// for many rows, the weight there (`swapped`) for few.
 struct KernelConfig {
     Groups groups = Groups::kDense;
     bool swapped = false;
@@ -31,8 +30,6 @@ struct KernelConfig {
     int math_groups = 2;  // warpgroups that multiply
     int k_groups = 1;     // of these: sets that share the k of the block's tile (swapped)
     bool f32_out = false;
-    int n = 0;  // 0: known at run time only
-    int k = 0;
 
     constexpr bool operator==(const KernelConfig&) const = default;
     constexpr int cluster() const { return cluster_m * cluster_n; }

@@ -37,7 +37,6 @@ double efficiency(const KernelConfig& c) {
 
 bool serves(const PlanRequest& r, const KernelConfig& c) {
     if (c.groups != r.groups || c.f32_out != r.f32_out) return false;
-    if (c.n != 0 && (c.n != r.n || c.k != r.k)) return false;
     if (r.groups == Groups::kDense) {
         if (c.swapped != r.decode_family) return false;
         if (!r.decode_family) return true;

@@ -1,7 +1,6 @@
 #pragma once
-// The PTX instructions of sm_90a that the kernels use, one function each. No other header is
-// included: this file also goes to the run-time compiler. Addresses of shared memory are 32-bit
-// shared-window addresses.
+// The PTX instructions of sm_90a that the kernels use, one function each. Addresses of shared
+// memory are 32-bit shared-window addresses.
 
 namespace dsa::gemm::cuda::ptx {
 
@@ -63,12 +62,6 @@ __device__ inline void barrier_wait(u32 barrier, u32 parity) {
     while (!barrier_try_wait(barrier, parity)) {
     }
 }
-// The same, and what threads of other blocks wrote before they arrived is visible.
-__device__ inline void barrier_wait_cluster(u32 barrier, u32 parity) {
-    barrier_wait(barrier, parity);
-    asm volatile("fence.acq_rel.cluster;" ::: "memory");
-}
-
 // ---- the copy engine ----
 
 // L2 policies of 128-byte lines, as createpolicy.fractional makes them for the whole range.
@@ -139,23 +132,6 @@ __device__ inline void cluster_arrive() {
 __device__ inline void cluster_wait() {
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
-// What this thread wrote is visible to the other blocks of the cluster before its next arrival.
-__device__ inline void fence_cluster() {
-    asm volatile("fence.acq_rel.cluster;" ::: "memory");
-}
-__device__ inline float load_peer(u32 address, u32 rank) {
-    float value;
-    asm volatile(
-        "{\n"
-        ".reg .b32 remote;\n"
-        "mapa.shared::cluster.u32 remote, %1, %2;\n"
-        "ld.shared::cluster.f32 %0, [remote];\n"
-        "}"
-        : "=f"(value)
-        : "r"(address), "r"(rank)
-        : "memory");
-    return value;
-}
 __device__ inline void named_barrier(u32 id, u32 threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
@@ -196,9 +172,6 @@ __device__ inline int load_acquire(const int* p) {
     int value;
     asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(p) : "memory");
     return value;
-}
-__device__ inline void store_release(int* p, int value) {
-    asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(p), "r"(value) : "memory");
 }
 
 // Two fp32 as bf16, to nearest even; `low` in the lower half.
