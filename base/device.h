@@ -16,8 +16,6 @@ struct Properties {
     std::string name;
     int major = 0, minor = 0;  // compute capability
     int multiprocessors = 0;
-    int64_t memory_bytes = 0;
-    int64_t l2_bytes = 0;
 };
 // Why there is no device to run on ("" if there is one). Any number of threads.
 std::string why_unavailable();
@@ -96,14 +94,13 @@ int max_active_clusters(Kernel kernel, const LaunchShape& shape);
 struct alignas(64) TensorMap {
     unsigned char bytes[128];
 };
-enum class BoxType { kByte, kFloat, kBFloat16 };
+enum class BoxType { kByte, kBFloat16 };
 struct BoxParams {
     const void* data = nullptr;  // 16-byte aligned
     BoxType type = BoxType::kByte;
     int64_t rows = 0, cols = 0;
-    int64_t row_stride = 0;  // bytes, a multiple of 16
-    int box_rows = 0, box_cols = 0;
-    bool swizzle_128 = false;  // the row of a box is 128 bytes then
+    int64_t row_stride = 0;          // bytes, a multiple of 16
+    int box_rows = 0, box_cols = 0;  // a row of a box is 128 bytes, written with their swizzle
 };
 TensorMap tensor_map(const BoxParams& p);
 

@@ -1,7 +1,7 @@
 # CUDA, where it is: DSA_CUDA is ON by default if nvcc is found. Kernels are compiled to cubins for sm_90a and
 # linked in as bytes; the runtime is linked statically, the driver and other libraries are opened at run time.
 #
-# dsa_cubins(TARGET ACCESSOR_CC NAME SOURCE [NAME SOURCE...]): compiles each CUDA source and adds the bytes to TARGET
+# dsa_cubins(TARGET NAME SOURCE [NAME SOURCE...]): compiles each CUDA source and adds the bytes to TARGET
 # as `extern "C" const unsigned char NAME[]`.
 
 find_program(DSA_NVCC nvcc HINTS /usr/local/cuda/bin ENV CUDA_HOME PATH_SUFFIXES bin)

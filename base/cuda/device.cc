@@ -78,12 +78,7 @@ Properties properties() {
     check(cudaGetDevice(&device), "cudaGetDevice");
     cudaDeviceProp p{};
     check(cudaGetDeviceProperties(&p, device), "cudaGetDeviceProperties");
-    return {p.name,
-            p.major,
-            p.minor,
-            p.multiProcessorCount,
-            static_cast<int64_t>(p.totalGlobalMem),
-            p.l2CacheSize};
+    return {p.name, p.major, p.minor, p.multiProcessorCount};
 }
 
 Buffer::Buffer(int64_t bytes) : size_(bytes) {
@@ -174,7 +169,6 @@ int max_active_clusters(Kernel kernel, const LaunchShape& shape) {
 
 TensorMap tensor_map(const BoxParams& p) {
     CUtensorMapDataType type = CU_TENSOR_MAP_DATA_TYPE_UINT8;
-    if (p.type == BoxType::kFloat) type = CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
     if (p.type == BoxType::kBFloat16) type = CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
     const cuuint64_t size[2] = {static_cast<cuuint64_t>(p.cols), static_cast<cuuint64_t>(p.rows)};
     const cuuint64_t stride[1] = {static_cast<cuuint64_t>(p.row_stride)};
@@ -184,8 +178,7 @@ TensorMap tensor_map(const BoxParams& p) {
     CUtensorMap map;
     const CUresult status =
         encode_function()(&map, type, 2, const_cast<void*>(p.data), size, stride, box, step,
-                          CU_TENSOR_MAP_INTERLEAVE_NONE,
-                          p.swizzle_128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE,
+                          CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                           CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (status != CUDA_SUCCESS)
         throw_error(ErrorCode::kInvalidArgument, "CUDA: no tensor map of ", p.rows, " x ", p.cols,

@@ -146,7 +146,7 @@ struct StageScales {
     float weight[WeightScales<c>::kCount];
     float a[c.swapped ? 1 : c.waves()][2];  // of rows r and r + 8 of each wave
 
-    // Waits for the stage. scale: address of A's scale of the thread's first row.
+    // Waits for the stage. offset: bytes to A's scale of the thread's first row.
     __device__ void load(Shared<c> shared, const Ring<c>& ring, WeightScales<c>& weights, int kb,
                          u32 offset) {
         weights.get(kb, weight);
@@ -279,7 +279,7 @@ __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& 
 
 template <KernelConfig c>
 __device__ void consume(const ptx::TensorMap& d_map, const KernelArgs& args, int n, int k_blocks,
-                        Schedule<c> schedule, Shared<c> shared, int rank) {
+                        Schedule<c> schedule, Shared<c> shared) {
     const int group = static_cast<int>(threadIdx.x) / kWarpgroup - 1;
     const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
     Ring<c> ring;
@@ -407,7 +407,7 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
         if (threadIdx.x == 0) produce<c>(a_map, b_map, args, n, k_blocks, schedule, shared, rank);
     } else {
         ptx::more_registers<kMathRegisters<c>>();
-        consume<c>(d_map, args, n, k_blocks, schedule, shared, rank);
+        consume<c>(d_map, args, n, k_blocks, schedule, shared);
     }
     if constexpr (c.cluster() > 1) {  // nobody leaves while others still write to its memory
         ptx::cluster_arrive();

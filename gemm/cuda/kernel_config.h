@@ -11,6 +11,10 @@ enum class Groups : int {
     kMasked,      // rows g * m .. g * m + counts[g] meet weight g
 };
 
+constexpr long long ceil_div(long long a, long long b) {
+    return (a + b - 1) / b;
+}
+
 inline constexpr int kBlockK = 128;  // k of one scale, of one pipeline stage, of one promotion
 inline constexpr int kMaxGroups = 512;
 inline constexpr int kWarpgroup = 128;       // threads

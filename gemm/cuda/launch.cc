@@ -44,10 +44,6 @@ const BuiltKernel* find(const KernelConfig& config) {
     return nullptr;
 }
 
-int64_t ceil_div(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
-}
-
 }  // namespace
 
 void run(CudaExec& exec, const Launch& launch, const Problem& p) {
@@ -59,16 +55,15 @@ void run(CudaExec& exec, const Launch& launch, const Problem& p) {
     const int64_t rows = p.groups == Groups::kMasked ? p.num_groups * p.m : p.m;
     using device::BoxType;
 
-    device::BoxParams a_box{p.a,   BoxType::kByte,         rows,    p.k,
-                            p.lda, c.tile_m / c.cluster_n, kBlockK, true};
+    device::BoxParams a_box{p.a, BoxType::kByte, rows, p.k, p.lda, c.tile_m / c.cluster_n, kBlockK};
     device::BoxParams b_box{
-        p.b, BoxType::kByte, p.num_groups * p.n, p.k, p.k, c.tile_n / c.cluster_m, kBlockK, true};
+        p.b, BoxType::kByte, p.num_groups * p.n, p.k, p.k, c.tile_n / c.cluster_m, kBlockK};
     device::TensorMap a_map = device::tensor_map(a_box);
     device::TensorMap b_map = device::tensor_map(b_box);
     device::TensorMap d_map{};
     if (!p.f32_out)
-        d_map = device::tensor_map(
-            {p.d, BoxType::kBFloat16, rows, p.n, p.ldd * 2, c.store_rows(), 64, true});
+        d_map =
+            device::tensor_map({p.d, BoxType::kBFloat16, rows, p.n, p.ldd * 2, c.store_rows(), 64});
 
     KernelArgs args;
     args.m = static_cast<int>(p.m);

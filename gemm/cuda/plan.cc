@@ -17,18 +17,13 @@ constexpr double kLaunchUs = 3.0;
 constexpr double kTileClocks = 2500.0;  // filling the pipeline and storing a tile
 constexpr int kDecodeRows = 64;         // of the weight, a block of the decode family
 
-int64_t ceil_div(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
-}
-
 int64_t rows_of_group(const PlanRequest& r) {
     if (r.groups == Groups::kDense) return r.m;
     if (r.expected_rows > 0) return r.expected_rows;
     return r.groups == Groups::kMasked ? r.m : std::max<int64_t>(1, ceil_div(r.m, r.num_groups));
 }
 
-// Share of the tensor cores' rate that tiles of this shape reach (measured, many tiles, k = 7168):
-// promotions are hidden best where a warpgroup has two products to alternate between.
+// Share of the tensor cores' rate that tiles of this shape reach (measured, many tiles, k = 7168).
 double efficiency(const KernelConfig& c) {
     if (c.swapped) return 0.5;
     if (c.tile_m == 256) return 0.80;

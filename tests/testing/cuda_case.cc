@@ -13,14 +13,11 @@ extern "C" const unsigned char dsa_cuda_reference[];
 namespace dsa::testing {
 namespace {
 
+using gemm::cuda::ceil_div;
 using gemm::cuda::Groups;
 
 constexpr int kPoison = 0xff;      // all bytes of an element: a NaN that no kernel writes
 constexpr int kCheckedRows = 192;  // at most, of all groups
-
-int64_t ceil_div(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
-}
 
 void launch_all(const device::Library& library, const char* name, device::Stream& stream,
                 void** arguments) {
