@@ -85,52 +85,85 @@ static inline __mmask64 mask_64(int64_t n) {
     return n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1U;
 }
 
+// ---- registers ----
+
+// x in a register: g++ 12 would move it through memory to change the type of its lanes.
+static inline __m512i in_register(__m512i x) {
+    asm("" : "+v"(x));
+    return x;
+}
+
 // ---- sums ----
 
-// Lane j of the result combines the 16 dwords of v[j]. The order is the same for each j, so a value
-// has the same bits wherever in a tile it is computed.
-template <class Combine>
-static inline __m512i combine_16(const __m512i* v, const Combine& combine) {
-    __m512i a[8];
+// Lane j of the result combines the 16 dwords of load(j). The order is the same for each j, so a
+// value has the same bits wherever in a tile it is computed.
+template <class Load, class Combine>
+static inline __m512i combine_16(const Load& load, const Combine& combine) {
+    const auto halves = [&](__m512i x, __m512i y) {
+        return combine(_mm512_shuffle_i32x4(x, y, 0x88), _mm512_shuffle_i32x4(x, y, 0xdd));
+    };
     __m512i b[4];
-    for (int i = 0; i < 8; ++i)
-        a[i] = combine(_mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]),
-                       _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]));
-    for (int i = 0; i < 4; ++i)
-        b[i] = combine(_mm512_unpacklo_epi64(a[2 * i], a[2 * i + 1]),
-                       _mm512_unpackhi_epi64(a[2 * i], a[2 * i + 1]));
-    const __m512i c0 =
-        combine(_mm512_shuffle_i32x4(b[0], b[1], 0x88), _mm512_shuffle_i32x4(b[0], b[1], 0xdd));
-    const __m512i c1 =
-        combine(_mm512_shuffle_i32x4(b[2], b[3], 0x88), _mm512_shuffle_i32x4(b[2], b[3], 0xdd));
-    return combine(_mm512_shuffle_i32x4(c0, c1, 0x88), _mm512_shuffle_i32x4(c0, c1, 0xdd));
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+        const auto pair = [&](int j) {
+            const __m512i x = in_register(load(j));
+            const __m512i y = in_register(load(j + 1));
+            return combine(_mm512_unpacklo_epi32(x, y), _mm512_unpackhi_epi32(x, y));
+        };
+        const __m512i x = pair(4 * i);
+        const __m512i y = pair(4 * i + 2);
+        b[i] = combine(_mm512_unpacklo_epi64(x, y), _mm512_unpackhi_epi64(x, y));
+    }
+    return halves(halves(b[0], b[1]), halves(b[2], b[3]));
 }
 
 // Lane j of the result is the sum of the 16 lanes of v[j].
 static inline __m512 reduce_16(const __m512* v) {
-    __m512i bits[16];
-    for (int i = 0; i < 16; ++i) bits[i] = _mm512_castps_si512(v[i]);
-    return _mm512_castsi512_ps(combine_16(bits, [](__m512i x, __m512i y) {
-        return _mm512_castps_si512(_mm512_add_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(y)));
-    }));
+    return _mm512_castsi512_ps(combine_16([&](int j) { return _mm512_castps_si512(v[j]); },
+                                          [](__m512i x, __m512i y) {
+                                              return _mm512_castps_si512(_mm512_add_ps(
+                                                  _mm512_castsi512_ps(x), _mm512_castsi512_ps(y)));
+                                          }));
 }
 
 // ---- transposition ----
 
-// 16 x 16 dwords, in place.
-static inline void transpose_16x16(__m512i* v) {
-    __m512i a[16];
-    for (int i = 0; i < 16; i += 2) {  // dwords of rows i, i + 1
-        a[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-        a[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-    }
+// Units of kBytes of a and b in turn, of the lower or upper half of each 128 bits.
+template <int kBytes>
+static inline __m512i unpack_low(__m512i a, __m512i b) {
+    if constexpr (kBytes == 2) return _mm512_unpacklo_epi16(a, b);
+    if constexpr (kBytes == 4) return _mm512_unpacklo_epi32(a, b);
+    return _mm512_unpacklo_epi64(a, b);
+}
+template <int kBytes>
+static inline __m512i unpack_high(__m512i a, __m512i b) {
+    if constexpr (kBytes == 2) return _mm512_unpackhi_epi16(a, b);
+    if constexpr (kBytes == 4) return _mm512_unpackhi_epi32(a, b);
+    return _mm512_unpackhi_epi64(a, b);
+}
+
+// 16 rows load(i) of 64 bytes, transposed: v[i] gets dword i of each row, row 0 first. With kBytes
+// = 2 each 128 bits of it have the first halves of their four dwords, then the second halves.
+template <int kBytes, class Load>
+static inline void transpose_16x16(const Load& load, __m512i* v) {
     __m512i b[16];
-    for (int i = 0; i < 16; i += 4)  // qwords of rows i .. i + 3
-        for (int j = 0; j < 2; ++j) {
-            b[i + 2 * j] = _mm512_unpacklo_epi64(a[i + j], a[i + j + 2]);
-            b[i + 2 * j + 1] = _mm512_unpackhi_epi64(a[i + j], a[i + j + 2]);
-        }
-    // b[i + c] has columns c, c + 4, c + 8, c + 12 of rows i .. i + 3, 128 bits each.
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+        const __m512i x0 = in_register(load(i));
+        const __m512i x1 = in_register(load(i + 1));
+        const __m512i x2 = in_register(load(i + 2));
+        const __m512i x3 = in_register(load(i + 3));
+        const __m512i low01 = unpack_low<kBytes>(x0, x1);
+        const __m512i low23 = unpack_low<kBytes>(x2, x3);
+        const __m512i high01 = unpack_high<kBytes>(x0, x1);
+        const __m512i high23 = unpack_high<kBytes>(x2, x3);
+        b[i] = unpack_low<2 * kBytes>(low01, low23);
+        b[i + 1] = unpack_high<2 * kBytes>(low01, low23);
+        b[i + 2] = unpack_low<2 * kBytes>(high01, high23);
+        b[i + 3] = unpack_high<2 * kBytes>(high01, high23);
+    }
+    // b[i + c] has dwords c, c + 4, c + 8, c + 12 of rows i .. i + 3, 128 bits each.
+#pragma GCC unroll 4
     for (int c = 0; c < 4; ++c) {
         const __m512i top_even = _mm512_shuffle_i32x4(b[c], b[c + 4], 0x88);
         const __m512i top_odd = _mm512_shuffle_i32x4(b[c], b[c + 4], 0xdd);
@@ -143,26 +176,22 @@ static inline void transpose_16x16(__m512i* v) {
     }
 }
 
-// 64 bytes from each of 16 columns (p + offset[j]), transposed: lane j of v[i] is dword i of column
-// j. Of bytes or of 16-bit values, valid of them; zeros behind.
+// 64 bytes from each of 16 columns (p + offset[j]), transposed (kBytes: see transpose_16x16): bytes
+// or 16-bit values, valid of them; zeros behind.
+template <int kBytes>
 static inline void load_columns(const uint8_t* p, const int64_t* offset, int64_t valid,
                                 __m512i* v) {
-    if (valid >= 64) {
-        for (int j = 0; j < 16; ++j) v[j] = _mm512_loadu_si512(p + offset[j]);
-    } else {
-        for (int j = 0; j < 16; ++j) v[j] = _mm512_maskz_loadu_epi8(mask_64(valid), p + offset[j]);
-    }
-    transpose_16x16(v);
+    if (valid >= 64)
+        return transpose_16x16<kBytes>([&](int j) { return _mm512_loadu_si512(p + offset[j]); }, v);
+    const __mmask64 mask = mask_64(valid > 0 ? valid : 0);
+    transpose_16x16<kBytes>([&](int j) { return _mm512_maskz_loadu_epi8(mask, p + offset[j]); }, v);
 }
 static inline void load_columns(const uint16_t* p, const int64_t* offset, int64_t valid,
                                 __m512i* v) {
-    if (valid >= 32) {
-        for (int j = 0; j < 16; ++j) v[j] = _mm512_loadu_si512(p + offset[j]);
-    } else {
-        const __mmask32 mask = mask_32(valid > 0 ? valid : 0);
-        for (int j = 0; j < 16; ++j) v[j] = _mm512_maskz_loadu_epi16(mask, p + offset[j]);
-    }
-    transpose_16x16(v);
+    if (valid >= 32)
+        return transpose_16x16<4>([&](int j) { return _mm512_loadu_si512(p + offset[j]); }, v);
+    const __mmask32 mask = mask_32(valid > 0 ? valid : 0);
+    transpose_16x16<4>([&](int j) { return _mm512_maskz_loadu_epi16(mask, p + offset[j]); }, v);
 }
 
 // 64 values of k (valid of them, zeros behind) of 16 columns: emit(step, lanes) for each value, as
@@ -171,7 +200,7 @@ template <class Emit>
 static inline void e4m3_columns_to_f32(const uint8_t* p, const int64_t* offset, int64_t valid,
                                        const Emit& emit) {
     __m512i v[16];
-    load_columns(p, offset, valid, v);
+    load_columns<4>(p, offset, valid, v);
 #pragma GCC unroll 16
     for (int i = 0; i < 16; ++i)
 #pragma GCC unroll 4
@@ -250,55 +279,36 @@ static inline void e4m3_to_bf16_bytes(const E4m3ToBf16& t, __m512i codes, __m512
     *high = _mm512_ternarylogic_epi64(magnitude, codes, t.sign, 0xf8);  // a | (b & c)
 }
 
-static inline void e4m3_to_bf16(const E4m3ToBf16& t, __m512i codes, __m512i* first,
-                                __m512i* second) {
+// 16 columns of four codes, as load_columns<2> gives them, to their pairs (c0, c1) and (c2, c3).
+static inline void e4m3_to_bf16_pairs(const E4m3ToBf16& t, __m512i codes, __m512i* first,
+                                      __m512i* second) {
     __m512i low;
     __m512i high;
-    e4m3_to_bf16_bytes(t, _mm512_permutexvar_epi64(t.order, codes), &low, &high);
+    e4m3_to_bf16_bytes(t, codes, &low, &high);
     *first = _mm512_unpacklo_epi8(low, high);
     *second = _mm512_unpackhi_epi8(low, high);
 }
 
-// Four codes c0 .. c3 in each dword to two vectors of pairs: (c0, c2) and (c1, c3).
-static inline void e4m3_to_bf16_pairs(const E4m3ToBf16& t, __m512i codes, __m512i* even,
-                                      __m512i* odd) {
-    __m512i low;
-    __m512i high;
-    e4m3_to_bf16_bytes(t, codes, &low, &high);
-    const __m512i low_byte = _mm512_set1_epi16(0xff);  // 0xca: the first ? the second : the third
-    *even = _mm512_ternarylogic_epi64(low_byte, low, _mm512_slli_epi16(high, 8), 0xca);
-    *odd = _mm512_ternarylogic_epi64(low_byte, _mm512_srli_epi16(low, 8), high, 0xca);
+static inline void e4m3_to_bf16(const E4m3ToBf16& t, __m512i codes, __m512i* first,
+                                __m512i* second) {
+    e4m3_to_bf16_pairs(t, _mm512_permutexvar_epi64(t.order, codes), first, second);
 }
 
 // 64 values of k (valid of them, zeros behind) of 16 columns of e4m3: emit(step, lanes) for each
-// pair of k, in the order of order_as_e4m3_pairs.
+// pair of k.
 template <class Emit>
 static inline void e4m3_columns_to_bf16(const E4m3ToBf16& t, const uint8_t* p,
                                         const int64_t* offset, int64_t valid, const Emit& emit) {
     __m512i v[16];
-    load_columns(p, offset, valid, v);
+    load_columns<2>(p, offset, valid, v);
 #pragma GCC unroll 16
     for (int i = 0; i < 16; ++i) {
-        __m512i even;
-        __m512i odd;
-        e4m3_to_bf16_pairs(t, v[i], &even, &odd);
-        emit(2 * i, even);
-        emit(2 * i + 1, odd);
+        __m512i first;
+        __m512i second;
+        e4m3_to_bf16_pairs(t, v[i], &first, &second);
+        emit(2 * i, first);
+        emit(2 * i + 1, second);
     }
-}
-
-// Of each four values x0 .. x3 the order x0, x2, x1, x3: pairs that meet those of
-// e4m3_to_bf16_pairs.
-static inline __m512i order_as_e4m3_pairs(__m512i values) {
-    const __m128i order = _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
-    return _mm512_shuffle_epi8(values, _mm512_broadcast_i32x4(order));
-}
-
-// Pairs (x0, x1) and (x2, x3) to (x0, x2) and (x1, x3).
-static inline void order_pairs(__m512i first, __m512i second, __m512i* even, __m512i* odd) {
-    const __m512i low = _mm512_set1_epi32(0xffff);  // 0xca: the first ? the second : the third
-    *even = _mm512_ternarylogic_epi64(low, first, _mm512_slli_epi32(second, 16), 0xca);
-    *odd = _mm512_ternarylogic_epi64(low, _mm512_srli_epi32(first, 16), second, 0xca);
 }
 
 // The pair at p in every lane.

@@ -212,27 +212,33 @@ struct Int8V : Lanes256 {
     }
 
     static inline void requantise(const uint8_t* b, const int64_t* offset, int64_t valid,
-                                  int16_t* panel, int64_t stride, float* unit, int32_t* start) {
-        __m256i q[4][8];
-        for (int j = 0; j < 8; ++j) {
-            __m256i codes[4];
-            for (int i = 0; i < 4; ++i)
-                codes[i] = simd256::load_bytes(b + offset[j] + 32 * i, valid - 32 * i);
-            const int top = largest(codes);
-            unit[j] = kInt8Tables.unit[top];
-            start[j] = 0;
-            const __m256i tops = _mm256_set1_epi8(static_cast<char>(top));
-            for (int i = 0; i < 4; ++i)
-                q[i][j] = requantised(kInt8Tables.magnitude[top], tops, codes[i]);
-        }
-        for (int i = 0; i < 4; ++i) {
-            simd256::transpose_8x8(q[i]);
-            for (int s = 0; s < 8; ++s, panel += 2 * stride) {
-                __m256i even;
-                __m256i odd;
-                split(q[i][s], &even, &odd);
-                _mm256_store_si256(reinterpret_cast<__m256i*>(panel), even);
-                _mm256_store_si256(reinterpret_cast<__m256i*>(panel + stride), odd);
+                                  NextPanel<1>& next, int16_t* panel, float* unit, int32_t* start) {
+        constexpr int64_t kVec = kLanes * kStepK;
+        for (int g = 0; g < 2; ++g, offset += 8, panel += kVec, unit += 8, start += 8) {
+            __m256i q[4][8];
+            for (int j = 0; j < 8; ++j) {
+                __m256i codes[4];
+                for (int i = 0; i < 4; ++i)
+                    codes[i] = simd256::load_bytes(b + offset[j] + 32 * i, valid - 32 * i);
+                next.column();
+                next.column();
+                const int top = largest(codes);
+                unit[j] = kInt8Tables.unit[top];
+                start[j] = 0;
+                const __m256i tops = _mm256_set1_epi8(static_cast<char>(top));
+                for (int i = 0; i < 4; ++i)
+                    q[i][j] = requantised(kInt8Tables.magnitude[top], tops, codes[i]);
+            }
+            int16_t* out = panel;
+            for (int i = 0; i < 4; ++i) {
+                simd256::transpose_8x8(q[i]);
+                for (int s = 0; s < 8; ++s, out += 4 * kVec) {
+                    __m256i even;
+                    __m256i odd;
+                    split(q[i][s], &even, &odd);
+                    _mm256_store_si256(reinterpret_cast<__m256i*>(out), even);
+                    _mm256_store_si256(reinterpret_cast<__m256i*>(out + 2 * kVec), odd);
+                }
             }
         }
     }

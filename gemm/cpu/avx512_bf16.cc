@@ -35,18 +35,22 @@ struct V : Lanes512 {
     static inline Vec broadcast_a(const uint16_t* p) { return broadcast(p); }
     static inline __m512 dot(__m512 acc, Vec a, Vec b) { return simd::dot_bf16(acc, a, b); }
 
-    // Of each four values the order is x0, x2, x1, x3: what widening e4m3 gives at least cost.
+    using Lanes512::load_columns;
+    static inline void load_columns(const uint8_t* b, const int64_t* offset, int64_t valid,
+                                    Raw* out) {
+        simd::load_columns<2>(b, offset, valid, out);
+    }
+
     static inline void pack_row(const uint16_t* a, int64_t valid, uint16_t* out) {
 #pragma GCC unroll 4
-        for (int64_t i = 0; i < kBlockK; i += 32)
-            store(out + i, simd::order_as_e4m3_pairs(load_a(a + i, valid - i)));
+        for (int64_t i = 0; i < kBlockK; i += 32) store(out + i, load_a(a + i, valid - i));
     }
     static inline void pack_row(const uint8_t* a, int64_t valid, uint16_t* out) {
         const State state = load_state();
         for (int64_t i = 0; i < kBlockK; i += 64) {
             Vec v[2];
             load_row(state, a + i, valid - i, v);
-            for (int h = 0; h < 2; ++h) store(out + i + 32 * h, simd::order_as_e4m3_pairs(v[h]));
+            for (int h = 0; h < 2; ++h) store(out + i + 32 * h, v[h]);
         }
     }
     template <class Code>
@@ -54,15 +58,11 @@ struct V : Lanes512 {
 
     template <class Code, class Emit>
     static inline void widen(const State& state, const Raw* raw, const Emit& emit) {
-        Vec even;
-        Vec odd;
-        if constexpr (sizeof(Code) == 1) {
-            simd::e4m3_to_bf16_pairs(state, raw[0], &even, &odd);
-        } else {
-            simd::order_pairs(raw[0], raw[1], &even, &odd);
-        }
-        emit(0, even);
-        emit(1, odd);
+        Vec first = raw[0];
+        Vec second = raw[sizeof(Code) - 1];
+        if constexpr (sizeof(Code) == 1) simd::e4m3_to_bf16_pairs(state, raw[0], &first, &second);
+        emit(0, first);
+        emit(1, second);
     }
 
     // nn: rows k and k + 1 of B, interleaved.
@@ -100,9 +100,14 @@ double multiply_peak(int64_t rounds) {
                            [](__m512 acc, __m512i a, __m512i b) { return V::dot(acc, a, b); });
 }
 
+// One lookup by the low 7 bits of a code.
 struct ByPermute {
-    static inline __m512i lookup(__m512i table, __m512i index) {
-        return _mm512_permutexvar_epi8(index, table);
+    __m512i low, high;
+    explicit ByPermute(int32_t largest)
+        : low(_mm512_load_si512(kInt8TablesByCode.magnitude[largest])),
+          high(_mm512_load_si512(kInt8TablesByCode.magnitude[largest] + 64)) {}
+    inline __m512i magnitudes(__m512i codes) const {
+        return _mm512_permutex2var_epi8(low, codes, high);
     }
 };
 

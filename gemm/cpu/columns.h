@@ -27,52 +27,51 @@ static inline int64_t loaded_k(int64_t valid) {
 // For functions that do nothing but prefetch: a call of one counts for g++ as one without effect.
 #define DSA_PREFETCHING __attribute__((always_inline)) inline
 
-// 64 values of k of the columns, `ahead` bytes further.
-template <class V, class Code>
-DSA_PREFETCHING static void prefetch_columns(const Code* b, const int64_t* offset, int64_t ahead) {
-    for (int64_t j = 0; j < V::kLanes; ++j)
-        for (int64_t line = 0; line < static_cast<int64_t>(sizeof(Code)); ++line)
-            __builtin_prefetch(reinterpret_cast<const uint8_t*>(b + offset[j]) + ahead + 64 * line);
-}
-
-// Prefetches for kernels that read all of k of some columns before the next ones. A line is fetched
-// so many bytes further down its column or, at its end, in the next columns. Where columns cross
-// pages together the distances differ, or all of them would wait for a translation at once.
-class ColumnPrefetch {
+// Prefetches for kernels that read all of k of some columns before the next ones: what follows in
+// memory, in order of addresses, as far ahead as the columns in use are long. Those columns lie
+// side by side in memory, so the lines of the next ones have arrived (in L2) when they are needed,
+// and memory sees one ascending run.
+class NextColumns {
   public:
-    // `columns` are read side by side; `size` bytes a value; lines are fetched `ahead` bytes before
-    // their use.
-    ColumnPrefetch(const NtTile& t, int64_t size, int64_t columns, int64_t ahead)
-        : size_(size),
-          bytes_(t.k * size),
-          to_next_(columns * t.ldb * size - bytes_),
-          distance_(min_of(ahead, bytes_)),
-          skew_(t.ldb * size % kPage == 0 ? 64 : 0) {}
+    // `columns` columns from `first` on are in use.
+    NextColumns(const void* first, const NtTile& t, int64_t size, int64_t columns)
+        : next_(static_cast<const uint8_t*>(first) + columns * t.ldb * size) {}
 
-    // A line for each of `count` columns at p + offset[j], j from `first` on, that are read from k
-    // on. A few at a time among other work: a long run of prefetches stops the core.
-    template <class Code>
-    DSA_PREFETCHING void lines(const Code* p, const int64_t* offset, int64_t k, int64_t first,
-                               int64_t count) const {
-        const int64_t at = k * size_ + distance_;
-        if (skew_ == 0) {
-            const int64_t ahead = distance_ + (at >= bytes_ ? to_next_ : 0);
-            for (int64_t j = first; j < first + count; ++j) line(p + offset[j], ahead);
-            return;
-        }
-        for (int64_t j = first; j < first + count; ++j) {
-            const int64_t skew = j * skew_;
-            line(p + offset[j], distance_ + skew + (at + skew >= bytes_ ? to_next_ : 0));
-        }
+    // The next `count` lines. A few at a time among other work: a long run of prefetches stops the
+    // core.
+    DSA_PREFETCHING void lines(int64_t count) {
+        for (int64_t i = 0; i < count; ++i) __builtin_prefetch(next_ + 64 * i, 0, 2);
+        next_ += 64 * count;
     }
 
   private:
-    DSA_PREFETCHING static void line(const void* p, int64_t ahead) {
-        __builtin_prefetch(static_cast<const uint8_t*>(p) + ahead);
+    const uint8_t* next_;
+};
+
+// Prefetches for kernels that read 128 of k of some columns, a panel, before the next columns: the
+// next block of k, a whole pass over the tile's columns ahead. kSize bytes a value.
+template <int64_t kSize>
+class NextPanel {
+  public:
+    // In use: columns from `col`, the block of k from `k`.
+    NextPanel(const NtTile& t, int64_t k, int64_t col)
+        : next_(static_cast<const uint8_t*>(t.b)), stride_(t.ldb * kSize) {
+        const bool last = k + kBlockK >= t.k;  // then of the tile behind this one
+        next_ += last ? (t.n + col) * stride_ : col * stride_ + (k + kBlockK) * kSize;
     }
 
-    static constexpr int64_t kPage = 4096;
-    int64_t size_, bytes_, to_next_, distance_, skew_;
+    // The next column's lines, into L2. To be called among other work, for twice as many columns as
+    // the panel has: each line is then asked for again one panel later. Asked for once, many arrive
+    // too late (measured: up to half of the speed of few rows).
+    DSA_PREFETCHING void column() {
+#pragma GCC unroll 8
+        for (int64_t i = 0; i < kBlockK * kSize; i += 64) __builtin_prefetch(next_ + i, 0, 2);
+        next_ += stride_;
+    }
+
+  private:
+    const uint8_t* next_;
+    int64_t stride_;
 };
 
 }  // namespace dsa::gemm::cpu

@@ -36,4 +36,19 @@ static constexpr Int8Tables make_int8_tables() {
 
 static constexpr Int8Tables kInt8Tables = make_int8_tables();
 
+// The same by [largest][code], for a lookup that takes all 128 codes at once.
+struct Int8TablesByCode {
+    alignas(64) uint8_t magnitude[128][128];
+};
+
+static constexpr Int8TablesByCode make_int8_tables_by_code() {
+    Int8TablesByCode t{};
+    for (int64_t largest = 1; largest < 127; ++largest)
+        for (int64_t below = 0; below < 64 && below <= largest; ++below)
+            t.magnitude[largest][largest - below] = kInt8Tables.magnitude[largest][below];
+    return t;
+}
+
+static constexpr Int8TablesByCode kInt8TablesByCode = make_int8_tables_by_code();
+
 }  // namespace dsa::gemm::cpu

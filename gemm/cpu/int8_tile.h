@@ -7,9 +7,10 @@
 //   IntSum, load_int(p), to_float(x)
 //   dot(acc, a, b)               acc + products of kStepK values of k
 //   pack_row(a, valid, out)      128 int8 values of k as Elements
-//   requantise(b, offset, valid, panel, stride, unit, start)   128 values of k (valid of them,
-//                                zeros behind) of kLanes columns to Vecs `stride` Elements apart,
-//                                what 1 means for each column, and what an integer sum lacks
+//   requantise(b, offset, valid, next, panel, unit, start)   128 values of k (valid of them, zeros
+//                                behind) of 2 * kLanes columns as the panel holds them, what 1
+//                                means for each column, and what an integer sum lacks;
+//                                next.column() twice for each column on the way
 //   kHasOneRow, one_row(t)       a form of its own for a single row, of equal sums
 // Everything is static inline: internal to the ISA file.
 
@@ -69,20 +70,18 @@ static inline void multiply_int8_some(int64_t rows, const typename V::Element* a
 }
 
 template <class V>
-static inline void requantise_panel(const NtTile& t, int64_t k, int64_t col, Int8Panel<V>* panel) {
+__attribute__((noinline)) static void requantise_panel(const NtTile& t, int64_t k, int64_t col,
+                                                       Int8Panel<V>* panel) {
     const auto* b = static_cast<const uint8_t*>(t.b) + k;
     const float scale = t.b_scale[col / kBlockK * t.b_scale_ld + k / kBlockK];
-    constexpr int64_t kVec = V::kLanes * V::kStepK;
-    for (int g = 0; g < 2; ++g) {
-        int64_t offset[V::kLanes];
-        column_offsets<V>(t, col + g * V::kLanes, offset);
-        prefetch_columns<V>(b, offset, kBlockK);
-        prefetch_columns<V>(b + 64, offset, kBlockK);
-        float* unit = panel->unit + g * V::kLanes;
-        V::requantise(b, offset, min_of(t.k - k, kBlockK), panel->b + g * kVec, 2 * kVec, unit,
-                      panel->start + g * V::kLanes);
+    constexpr int64_t kColumns = 2 * V::kLanes;
+    NextPanel<1> next(t, k, col);
+    int64_t offset[kColumns];
+    column_offsets<V>(t, col, offset);
+    column_offsets<V>(t, col + V::kLanes, offset + V::kLanes);
+    V::requantise(b, offset, min_of(t.k - k, kBlockK), next, panel->b, panel->unit, panel->start);
+    for (float* unit = panel->unit; unit < panel->unit + kColumns; unit += V::kLanes)
         V::store_sum(unit, V::mul(V::load_sum(unit), V::set1(scale)));
-    }
 }
 
 template <class V>

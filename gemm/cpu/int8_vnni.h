@@ -1,6 +1,7 @@
 #pragma once
-// V of int8_tile.h for AVX-512 VNNI. Base gives lookup(table, index): bytes of a table of 64 by the
-// low 6 bits. Rows of A are stored as value + 128, unsigned; what that adds is in `start`.
+// V of int8_tile.h for AVX-512 VNNI. Lookup(largest).magnitudes(codes) gives the int8 magnitudes of
+// codes whose largest magnitude code is `largest`. Rows of A are stored as value + 128, unsigned;
+// what that adds is in `start`.
 
 #include <immintrin.h>
 
@@ -14,7 +15,7 @@
 namespace dsa::gemm::cpu {
 namespace {
 
-template <class Base>
+template <class Lookup>
 struct Int8Vnni : Lanes512 {
     using Vec = __m512i;
     // The type that the instruction has: g++ 12 keeps an array of __m512i in memory.
@@ -44,57 +45,93 @@ struct Int8Vnni : Lanes512 {
         }
     }
 
-    static inline __m512i load_codes(const uint8_t* p, int64_t valid) {
-        if (valid >= 64) return _mm512_loadu_si512(p);
-        return _mm512_maskz_loadu_epi8(simd::mask_64(valid > 0 ? valid : 0), p);
-    }
+    // 128 codes of each of 16 columns of B, zeros behind the first `valid`.
+    template <bool kWhole>
+    struct Codes {
+        const uint8_t* b;
+        const int64_t* offset;
+        __mmask64 mask[2];
 
-    // Largest magnitude code of 16 rows of 128, one a lane.
-    static inline __m512i largest(const uint8_t* b, const int64_t* offset, int64_t valid) {
+        Codes(const uint8_t* codes, const int64_t* column_offset, int64_t valid)
+            : b(codes),
+              offset(column_offset),
+              mask{simd::mask_64(valid), simd::mask_64(valid > 64 ? valid - 64 : 0)} {}
+        inline __m512i operator()(int column, int half) const {
+            const uint8_t* p = b + offset[column] + 64 * half;
+            return kWhole ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi8(mask[half], p);
+        }
+    };
+
+    // Largest magnitude code of the columns, one a lane.
+    template <class Codes>
+    static inline __m512i largest(const Codes& codes) {
         const __m512i magnitude = _mm512_set1_epi8(0x7f);
-        __m512i v[16];
-        for (int j = 0; j < 16; ++j)
-            v[j] = _mm512_max_epu8(
-                _mm512_and_si512(load_codes(b + offset[j], valid), magnitude),
-                _mm512_and_si512(load_codes(b + offset[j] + 64, valid - 64), magnitude));
-        const __m512i four =
-            simd::combine_16(v, [](__m512i x, __m512i y) { return _mm512_max_epu8(x, y); });
+        const __m512i four = simd::combine_16(
+            [&](int j) {
+                return _mm512_max_epu8(_mm512_and_si512(codes(j, 0), magnitude),
+                                       _mm512_and_si512(codes(j, 1), magnitude));
+            },
+            [](__m512i x, __m512i y) { return _mm512_max_epu8(x, y); });
         const __m512i two = _mm512_max_epu8(four, _mm512_srli_epi32(four, 16));
         return _mm512_and_si512(_mm512_max_epu8(two, _mm512_srli_epi32(two, 8)),
                                 _mm512_set1_epi32(0xff));
     }
-
-    // Magnitudes of 64 codes whose largest is `top`.
-    static inline __m512i magnitudes(__m512i table, __m512i top, __m512i codes) {
-        const __m512i below = _mm512_sub_epi8(top, _mm512_and_si512(codes, _mm512_set1_epi8(0x7f)));
-        return _mm512_maskz_mov_epi8(_mm512_cmplt_epu8_mask(below, _mm512_set1_epi8(64)),
-                                     Base::lookup(table, below));
+    static inline __m512i largest(const uint8_t* b, const int64_t* offset, int64_t valid) {
+        return valid >= kBlockK ? largest(Codes<true>(b, offset, valid))
+                                : largest(Codes<false>(b, offset, valid));
+    }
+    // For one by one: g++ would take them out of the register lane by lane.
+    static inline void store_largest(__m512i tops, int32_t* top) {
+        _mm512_store_si512(top, tops);
+        asm("" : "+m"(*reinterpret_cast<int32_t(*)[16]>(top)));
+    }
+    // What 1 means for columns with these largest codes.
+    static inline __m512 units(__m512i largest_codes) {
+        return _mm512_i32gather_ps(largest_codes, kInt8Tables.unit, 4);
+    }
+    // x, negative where the code is.
+    static inline __m512i with_sign(__m512i x, __m512i codes) {
+        return _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(codes), _mm512_setzero_si512(), x);
     }
 
     static inline void requantise(const uint8_t* b, const int64_t* offset, int64_t valid,
-                                  uint8_t* panel, int64_t stride, float* unit, int32_t* start) {
-        alignas(64) int32_t top[16];
-        const __m512i tops = largest(b, offset, valid);
-        _mm512_store_si512(top, tops);
-        _mm512_store_ps(unit, _mm512_i32gather_ps(tops, kInt8Tables.unit, 4));
-        __m512i sum = _mm512_setzero_si512();
-        for (int half = 0; half < 2; ++half) {
-            __m512i v[16];
-            for (int j = 0; j < 16; ++j) {
-                const __m512i codes = load_codes(b + offset[j] + 64 * half, valid - 64 * half);
-                const __m512i table = _mm512_load_si512(kInt8Tables.magnitude[top[j]]);
-                const __m512i q =
-                    magnitudes(table, _mm512_set1_epi8(static_cast<char>(top[j])), codes);
-                v[j] =
-                    _mm512_mask_sub_epi8(q, _mm512_movepi8_mask(codes), _mm512_setzero_si512(), q);
-            }
-            simd::transpose_16x16(v);
-            for (int i = 0; i < 16; ++i) {
-                _mm512_store_si512(panel + (16 * half + i) * stride, v[i]);
-                sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(-128), v[i]);  // 128, unsigned
-            }
+                                  NextPanel<1>& next, uint8_t* panel, float* unit, int32_t* start) {
+        if (valid >= kBlockK) return requantise<true>(b, offset, valid, next, panel, unit, start);
+        requantise<false>(b, offset, valid, next, panel, unit, start);
+    }
+
+    // The largest codes of all columns come first: finding them is a long chain.
+    template <bool kWhole>
+    static inline void requantise(const uint8_t* b, const int64_t* offset, int64_t valid,
+                                  NextPanel<1>& next, uint8_t* panel, float* unit, int32_t* start) {
+        alignas(64) int32_t top[32];
+        const Codes<kWhole> codes[2] = {{b, offset, valid}, {b, offset + 16, valid}};
+#pragma GCC unroll 2
+        for (int g = 0; g < 2; ++g) {
+            const __m512i tops = largest(codes[g]);
+            store_largest(tops, top + 16 * g);
+            _mm512_store_ps(unit + 16 * g, units(tops));
         }
-        _mm512_store_si512(start, _mm512_sub_epi32(_mm512_setzero_si512(), sum));
+#pragma GCC unroll 2
+        for (int g = 0; g < 2; ++g) {
+            __m512i sum = _mm512_setzero_si512();
+            for (int half = 0; half < 2; ++half) {
+                __m512i v[16];
+                simd::transpose_16x16<4>(
+                    [&](int j) {
+                        next.column();
+                        const __m512i c = codes[g](j, half);
+                        return with_sign(Lookup(top[16 * g + j]).magnitudes(c), c);
+                    },
+                    v);
+#pragma GCC unroll 16
+                for (int i = 0; i < 16; ++i) {
+                    _mm512_store_si512(panel + (2 * (16 * half + i) + g) * 64, v[i]);
+                    sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(-128), v[i]);  // 128, unsigned
+                }
+            }
+            _mm512_store_si512(start + 16 * g, _mm512_sub_epi32(_mm512_setzero_si512(), sum));
+        }
     }
 
     // 16 columns of one row at a time, straight from B.
@@ -106,42 +143,48 @@ struct Int8Vnni : Lanes512 {
         }
     }
 
+    // A block's sums of 16 columns with these largest codes.
+    template <class Codes>
+    static inline __m512i one_row_block(const Codes& codes, const int32_t* top, const uint8_t* a,
+                                        NextColumns& next) {
+        const __m512i sign = _mm512_set1_epi8(-128);
+        const __m512i row[2] = {_mm512_xor_si512(_mm512_loadu_si512(a), sign),
+                                _mm512_xor_si512(_mm512_loadu_si512(a + 64), sign)};
+        return simd::combine_16(
+            [&](int j) {
+                next.lines(2);
+                const Lookup lookup(top[j]);
+                __m512i sum = _mm512_setzero_si512();
+#pragma GCC unroll 2
+                for (int half = 0; half < 2; ++half) {
+                    const __m512i c = codes(j, half);
+                    sum = _mm512_dpbusd_epi32(sum, lookup.magnitudes(c), with_sign(row[half], c));
+                }
+                return sum;
+            },
+            [](__m512i x, __m512i y) { return _mm512_add_epi32(x, y); });
+    }
+
     static inline __m512 one_row_columns(const NtTile& t, int64_t col) {
         const auto* b = static_cast<const uint8_t*>(t.b);
         const auto* a = static_cast<const uint8_t*>(t.a);
         int64_t offset[16];
         column_offsets<Int8Vnni>(t, col, offset);
         __m512 total = zero();
-        const ColumnPrefetch prefetch(t, 1, kLanes, kLongAhead);
+        NextColumns next(b + col * t.ldb, t, 1, kLanes);
+        __m512i tops = largest(b, offset, t.k);
         for (int64_t k = 0; k < t.k; k += kBlockK, b += kBlockK, a += t.a_block_stride) {
-            const int64_t valid = t.k - k;
             alignas(64) int32_t top[16];
-            const __m512i tops = largest(b, offset, valid);
             _mm512_store_si512(top, tops);
-            const __m512i sign = _mm512_set1_epi8(-128);
-            const __m512i row[2] = {_mm512_xor_si512(_mm512_loadu_si512(a), sign),
-                                    _mm512_xor_si512(_mm512_loadu_si512(a + 64), sign)};
-            __m512i sums[16];
-            for (int j = 0; j < 16; ++j) {
-                const __m512i table = _mm512_load_si512(kInt8Tables.magnitude[top[j]]);
-                const __m512i largest_code = _mm512_set1_epi8(static_cast<char>(top[j]));
-                __m512i sum = _mm512_setzero_si512();
-                prefetch.lines(b, offset, k, j, 1);
-                prefetch.lines(b + 64, offset, k + 64, j, 1);
-                for (int half = 0; half < 2; ++half) {
-                    const __m512i codes = load_codes(b + offset[j] + 64 * half, valid - 64 * half);
-                    const __m512i q = magnitudes(table, largest_code, codes);
-                    const __m512i signed_row = _mm512_mask_sub_epi8(
-                        row[half], _mm512_movepi8_mask(codes), _mm512_setzero_si512(), row[half]);
-                    sum = _mm512_dpbusd_epi32(sum, q, signed_row);
-                }
-                sums[j] = sum;
-            }
-            const __m512i sum =
-                simd::combine_16(sums, [](__m512i x, __m512i y) { return _mm512_add_epi32(x, y); });
-            const __m512 unit =
-                _mm512_mul_ps(_mm512_i32gather_ps(tops, kInt8Tables.unit, 4),
-                              set1(t.b_scale[col / kBlockK * t.b_scale_ld + k / kBlockK]));
+            const __m512 unit = _mm512_mul_ps(
+                units(tops), set1(t.b_scale[col / kBlockK * t.b_scale_ld + k / kBlockK]));
+            const int64_t valid = t.k - k;
+            // Of the next block, in the shadow of this one's products: finding them is a long
+            // chain.
+            if (valid > kBlockK) tops = largest(b + kBlockK, offset, valid - kBlockK);
+            const __m512i sum = valid >= kBlockK
+                                    ? one_row_block(Codes<true>(b, offset, valid), top, a, next)
+                                    : one_row_block(Codes<false>(b, offset, valid), top, a, next);
             total =
                 fma(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(set1(row_scale(t, 0, k)), unit), total);
         }

@@ -26,7 +26,7 @@ struct Lanes512 {
 
     static inline void load_columns(const uint8_t* b, const int64_t* offset, int64_t valid,
                                     Raw* out) {
-        simd::load_columns(b, offset, valid, out);
+        simd::load_columns<4>(b, offset, valid, out);
     }
     static inline void load_columns(const uint16_t* b, const int64_t* offset, int64_t valid,
                                     Raw* out) {

@@ -69,8 +69,10 @@ static inline void multiply_some(int64_t rows, const typename V::Element* a,
 
 // 128 of k (valid of them) of 2 * kLanes columns from `col`.
 template <class V, class Code>
-static inline void widen_panel(const NtTile& t, const typename V::State& state, int64_t k,
-                               int64_t col, int64_t ahead, typename V::Element* panel) {
+__attribute__((noinline)) static void widen_panel(const NtTile& t, int64_t k, int64_t col,
+                                                  typename V::Element* panel) {
+    const typename V::State state = V::load_state();
+    NextPanel<sizeof(Code)> next(t, k, col);
     const auto* b = static_cast<const Code*>(t.b) + k;
     constexpr int64_t kVec = V::kLanes * V::kStepK;
     constexpr int64_t kRaws = V::kLoadK / 4 * static_cast<int64_t>(sizeof(Code));
@@ -78,17 +80,18 @@ static inline void widen_panel(const NtTile& t, const typename V::State& state, 
         int64_t offset[V::kLanes];
         column_offsets<V>(t, col + g * V::kLanes, offset);
         for (int64_t part = 0; part < loaded_k<V>(t.k - k); part += V::kLoadK) {
-            prefetch_columns<V>(b + part, offset, ahead);
             typename V::Raw raw[kRaws];
             V::load_columns(b + part, offset, t.k - k - part, raw);
 #pragma GCC unroll 16
-            for (int64_t i = 0; i < V::kLoadK; i += 4)
+            for (int64_t i = 0; i < V::kLoadK; i += 4) {
+                if (i % (kBlockK / V::kLanes / 2) == 0) next.column();
                 V::template widen<Code>(
                     state, raw + i / 4 * static_cast<int64_t>(sizeof(Code)),
                     [&](int64_t step, auto column) {
                         V::store(panel + ((part + i) / V::kStepK + step) * 2 * kVec + g * kVec,
                                  column);
                     });
+            }
         }
     }
 }
@@ -119,13 +122,12 @@ static inline void store_tile(const NtTile tile, const float* c) {
 template <class V, class Code>
 static inline void nt_many_rows(const NtTile t, float* c, typename V::Element* panel) {
     const auto* a = static_cast<const typename V::Element*>(t.a);
-    const typename V::State state = V::load_state();
     const int64_t step_rows = panel_rows<V>(t.m);
     constexpr int64_t kColumns = 2 * V::kLanes;
     for (int64_t k = 0; k < t.k; k += kBlockK) {
         const int64_t num_k = loaded_k<V>(t.k - k);
         for (int64_t col = 0; col < t.n; col += kColumns) {
-            widen_panel<V, Code>(t, state, k, col, kBlockK * sizeof(Code), panel);
+            widen_panel<V, Code>(t, k, col, panel);
             float scale[kTileRows];
             for (int64_t i = 0; i < t.m; ++i)
                 scale[i] = row_scale(t, i, k) * column_scale<V, Code>(t, col, k);

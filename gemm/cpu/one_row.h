@@ -15,9 +15,6 @@ namespace dsa::gemm::cpu {
 // Values of k from which on a column is read by four blocks at a time (measured).
 template <class Code>
 inline constexpr int64_t kLongColumn = sizeof(Code) == 1 ? 512 : 4096;
-// Bytes between a prefetch and the use of its line: all of it fits into L1 with what is in use.
-inline constexpr int64_t kLongAhead = 1024;
-inline constexpr int64_t kShortAhead = 256;
 
 static inline float row_scale(const NtTile& t, int64_t row, int64_t k) {
     if (t.a_scale == nullptr) return 1.0F;
@@ -44,11 +41,10 @@ static inline void store_sums(const NtTile& t, int64_t row, int64_t col, typenam
 // Adds kBlocks blocks from k on of kGroups x kLanes columns to their totals; if several blocks, all
 // of them are whole.
 template <class V, class Code, int kGroups, int kBlocks>
-static inline void add_blocks(const NtTile& t, const typename V::State& state,
-                              const ColumnPrefetch& prefetch, int64_t col, const int64_t* offset,
-                              int64_t k, typename V::Sum* total) {
+static inline void add_blocks(const NtTile& t, const typename V::State& state, NextColumns& next,
+                              int64_t col, const int64_t* offset, int64_t k,
+                              typename V::Sum* total) {
     constexpr auto kBytes = static_cast<int64_t>(sizeof(Code));
-    constexpr int64_t kLines = V::kLoadK * kBytes < 64 ? 1 : V::kLoadK * kBytes / 64;
     constexpr int kChains = kGroups * kBlocks;  // chain c: block c / kGroups of group c % kGroups
     const auto* b = static_cast<const Code*>(t.b) + k;
     const auto* a = static_cast<const typename V::Element*>(t.a) + k / kBlockK * t.a_block_stride;
@@ -60,19 +56,10 @@ static inline void add_blocks(const NtTile& t, const typename V::State& state,
         typename V::Raw raw[kChains][V::kLoadK / 4 * kBytes];
         for (int c = 0; c < kChains; ++c) {
             const int64_t at = c / kGroups * kBlockK + part;
-            if (kBlocks == 1)
-                for (int64_t line = 0; line < kLines; ++line)
-                    prefetch.lines(b + at + line * 64 / kBytes, offset + c % kGroups * V::kLanes,
-                                   k + at + line * 64 / kBytes, 0, V::kLanes);
             V::load_columns(b + at, offset + c % kGroups * V::kLanes, t.k - k - at, raw[c]);
         }
         for (int64_t j = 0; j < V::kLoadK; j += 4) {
-            if (kBlocks > 1 && j % 16 == 0 && part * kBytes % 64 == 0)
-                for (int64_t i = 0; i < kChains * kLines; ++i) {
-                    const int64_t c = i % kChains;
-                    const int64_t at = c / kGroups * kBlockK + part + i / kChains * 64 / kBytes;
-                    prefetch.lines(b + at, offset, k + at, c % kGroups * V::kLanes + j / 4, 4);
-                }
+            if (j % 16 == 0) next.lines(kChains * V::kLanes * kBytes / 4);
 #pragma GCC unroll 4
             for (int c = 0; c < kChains; ++c)
                 V::template widen<Code>(
@@ -95,8 +82,8 @@ static inline void add_blocks(const NtTile& t, const typename V::State& state,
 template <class V, class Code, int kGroups, int kBlocks>
 static inline void one_row_columns(const NtTile& t, int64_t col, typename V::Sum* total) {
     const typename V::State state = V::load_state();
-    const ColumnPrefetch prefetch(t, sizeof(Code), kGroups * V::kLanes,
-                                  kBlocks > 1 ? kLongAhead : kShortAhead);
+    NextColumns next(static_cast<const Code*>(t.b) + col * t.ldb, t, sizeof(Code),
+                     kGroups * V::kLanes);
     int64_t offset[kGroups * V::kLanes];
     for (int g = 0; g < kGroups; ++g)
         column_offsets<V>(t, col + g * V::kLanes, offset + g * V::kLanes);
@@ -105,14 +92,14 @@ static inline void one_row_columns(const NtTile& t, int64_t col, typename V::Sum
     int64_t k = 0;
     if constexpr (kBlocks > 1) {
         for (; k + kBlocks * kBlockK <= t.k; k += kBlocks * kBlockK)
-            add_blocks<V, Code, kGroups, kBlocks>(t, state, prefetch, col, offset, k, total);
+            add_blocks<V, Code, kGroups, kBlocks>(t, state, next, col, offset, k, total);
         if (k + 2 * kBlockK <= t.k) {
-            add_blocks<V, Code, kGroups, 2>(t, state, prefetch, col, offset, k, total);
+            add_blocks<V, Code, kGroups, 2>(t, state, next, col, offset, k, total);
             k += 2 * kBlockK;
         }
     }
     for (; k < t.k; k += kBlockK)
-        add_blocks<V, Code, kGroups, 1>(t, state, prefetch, col, offset, k, total);
+        add_blocks<V, Code, kGroups, 1>(t, state, next, col, offset, k, total);
 }
 
 template <class V, class Code>

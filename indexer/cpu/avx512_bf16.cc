@@ -21,8 +21,8 @@ struct V {
         for (int64_t i = 0; i < n; i += 64) {
             Vec v[2];
             simd::e4m3_to_bf16(table, _mm512_loadu_si512(codes + i), &v[0], &v[1]);
-            _mm512_storeu_si512(out + i, simd::order_as_e4m3_pairs(v[0]));
-            _mm512_storeu_si512(out + i + 32, simd::order_as_e4m3_pairs(v[1]));
+            _mm512_storeu_si512(out + i, v[0]);
+            _mm512_storeu_si512(out + i + 32, v[1]);
         }
     }
     static inline void widen_keys(const uint8_t* codes, uint16_t* panel) {
