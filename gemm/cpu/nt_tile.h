@@ -84,7 +84,7 @@ __attribute__((noinline)) static void widen_panel(const NtTile& t, int64_t k, in
             V::load_columns(b + part, offset, t.k - k - part, raw);
 #pragma GCC unroll 16
             for (int64_t i = 0; i < V::kLoadK; i += 4) {
-                if (i % (kBlockK / V::kLanes / 2) == 0) next.column();
+                if (i % (kBlockK / V::kLanes / 2) == 0) next.column();  // twice for each column
                 V::template widen<Code>(
                     state, raw + i / 4 * static_cast<int64_t>(sizeof(Code)),
                     [&](int64_t step, auto column) {
