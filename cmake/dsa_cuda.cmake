@@ -27,6 +27,10 @@ endif()
 enable_language(ASM)
 
 set(DSA_NVCC_FLAGS -std=c++20 -O3 --expt-relaxed-constexpr -gencode=arch=compute_90a,code=sm_90a)
+option(DSA_CUDA_RACECHECK "Kernels for compute-sanitizer's racecheck: every lane gives back what it read" OFF)
+if(DSA_CUDA_RACECHECK)
+  list(APPEND DSA_NVCC_FLAGS -DDSA_EVERY_LANE_RELEASES)
+endif()
 
 function(dsa_cubins target)
   set(pairs ${ARGN})

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -105,6 +106,17 @@ TEST_F(CudaGemm, EveryKernelMatchesDouble) {
         run(exec_, {c, 3}, test.problem());
         EXPECT_LE(test.check(), c.f32_out ? kF32Error : kBf16Error)
             << c.swapped << " " << c.tile_m << "x" << c.tile_n << " split " << c.split_k;
+    }
+}
+
+// What stands between a context and the first product of a shape.
+TEST_F(CudaGemm, KernelsLoadInNoTime) {
+    using Clock = std::chrono::steady_clock;
+    for (const auto& built : gemm::cuda::built_kernels()) {
+        const auto begin = Clock::now();
+        const device::Library library(built.cubin);
+        library.kernel("fp8_gemm", built.config.shared_bytes());
+        EXPECT_LT(std::chrono::duration<double>(Clock::now() - begin).count(), 0.5);
     }
 }
 

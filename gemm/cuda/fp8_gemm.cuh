@@ -7,6 +7,7 @@
 // persistent; the loads of the next tile run while a tile is stored.
 
 #include "kernel_config.h"
+#include "loads.cuh"
 #include "ptx.cuh"
 #include "schedule.cuh"
 #include "shared.cuh"
@@ -14,81 +15,6 @@
 #include "wgmma.cuh"
 
 namespace dsa::gemm::cuda {
-
-// Position in the ring.
-template <KernelConfig c>
-struct Ring {
-    int stage = 0;
-    u32 phase = 0;
-    __device__ void advance() {
-        if (++stage == c.stages()) {
-            stage = 0;
-            phase ^= 1;
-        }
-    }
-    __device__ void advance(int steps) {
-        stage += steps;
-        const int rounds = stage / c.stages();
-        stage -= rounds * c.stages();
-        phase ^= rounds & 1;
-    }
-};
-
-// ---- loads ----
-
-template <KernelConfig c>
-__device__ void produce(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map,
-                        const KernelArgs& args, int n, int k_blocks, Schedule<c> schedule,
-                        Shared<c> shared, int rank) {
-    constexpr u32 kBytes = c.stage_m_bytes() + c.stage_n_bytes();
-    // Few rows: the weight is read once, and its lines shall not push others (dirty ones first) out
-    // of L2.
-    constexpr u64 kWeightPolicy = c.swapped ? ptx::kEvictFirst : ptx::kEvictNormal;
-    const int rank_m = rank % c.cluster_m, rank_n = rank / c.cluster_m;
-    Ring<c> ring;
-    for (Work w; schedule.next(w);) {
-        const int b_row = w.group * n + w.col;
-        const int scale_row = c.groups == Groups::kMasked ? w.group * k_blocks : 0;
-        const int scale_col =
-            (c.groups == Groups::kMasked ? w.row - w.group * args.m : w.row) / 4 * 4;
-        const u32 scale_bytes = max(min(c.scale_rows(), args.aligned_m - scale_col), 0) * 4;
-        const float* scales =
-            args.a_scale + static_cast<long long>(scale_row) * args.aligned_m + scale_col;
-        for (int kb = w.k_begin; kb < w.k_end; ++kb, ring.advance()) {
-            ptx::barrier_wait(shared.empty(ring.stage), ring.phase ^ 1);
-            const u32 full = shared.full(ring.stage);
-            ptx::barrier_expect(full, kBytes + scale_bytes);
-            const u32 a = c.swapped ? shared.side_n(ring.stage) : shared.side_m(ring.stage);
-            const u32 b = c.swapped ? shared.side_m(ring.stage) : shared.side_n(ring.stage);
-            const int k = kb * kBlockK;
-            if constexpr (c.cluster_m >
-                          1) {  // the blocks along m fetch a part of the weight each, for all
-                constexpr int kRows = c.tile_n / c.cluster_m;
-                constexpr unsigned short kAlong = (1u << c.cluster_m) - 1;
-                ptx::load_box_multicast(
-                    b + rank_m * kRows * kBlockK, b_map, k, b_row + rank_m * kRows, full,
-                    static_cast<unsigned short>(kAlong << (rank - rank_m)), kWeightPolicy);
-            } else {
-                ptx::load_box(b, b_map, k, b_row, full, kWeightPolicy);
-            }
-            if constexpr (c.cluster_n > 1) {
-                constexpr int kRows = c.tile_m / c.cluster_n;
-                unsigned short along = 0;
-#pragma unroll
-                for (int i = 0; i < c.cluster_n; ++i) along |= 1u << (i * c.cluster_m + rank_m);
-                ptx::load_box_multicast(a + rank_n * kRows * kBlockK, a_map, k,
-                                        w.row + rank_n * kRows, full, along, ptx::kEvictLast);
-            } else {
-                ptx::load_box(a, a_map, k, w.row, full,
-                              c.swapped ? ptx::kEvictLast : ptx::kEvictNormal);
-            }
-            if (scale_bytes > 0)
-                ptx::load_bytes(shared.scale(ring.stage),
-                                scales + static_cast<long long>(kb) * args.aligned_m, scale_bytes,
-                                full);
-        }
-    }
-}
 
 // ---- products ----
 
@@ -129,15 +55,25 @@ class WeightScales {
     int first_, end_;
 };
 
-// This thread has read a stage: tells the producers of all blocks that write there.
+// This warp has read a stage: tells the producers of all blocks that write there.
 template <KernelConfig c>
 __device__ inline void release(Shared<c> shared, int stage) {
+#ifdef DSA_EVERY_LANE_RELEASES
     if constexpr (c.cluster() == 1) {
         ptx::barrier_arrive(shared.empty(stage));
     } else {
 #pragma unroll
         for (int i = 0; i < c.cluster(); ++i) ptx::barrier_arrive_at(shared.empty(stage), i);
     }
+#else
+    const u32 lane = threadIdx.x % 32;
+    __syncwarp();
+    if constexpr (c.cluster() == 1) {
+        if (lane == 0) ptx::barrier_arrive(shared.empty(stage));
+    } else {
+        if (lane < c.cluster()) ptx::barrier_arrive_at(shared.empty(stage), lane);
+    }
+#endif
 }
 
 // The scales that one stage's promotions need, in registers.
@@ -211,9 +147,10 @@ __device__ inline void promote(const float (&chain)[c.side_n() / 2], float (&tot
 }
 
 // All of this block's k of a tile. Whatever can happens while the tensor core works: the next
-// stage's scales are fetched, the one before is released. Little stands between a promotion and the
-// next product.
-template <KernelConfig c>
+// stage's scales are fetched. Little stands between a promotion and the next product, and a stage
+// is given back as soon as its products are done: at many rows the loads' latency is about two
+// stages. The first kWaves waves only.
+template <KernelConfig c, int kWaves>
 __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& w,
                          WeightScales<c>& weights, Shared<c> shared, Ring<c>& ring, int group,
                          int thread) {
@@ -231,7 +168,6 @@ __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& 
         scales.load(shared, ring, weights, w.k_begin + k_group, shift + row * 4);
     u32 x = x0 + ring.stage * (c.stage_m_bytes() >> 4);
     u32 y = y0 + ring.stage * (c.stage_n_bytes() >> 4);
-    int read = -1;  // the stage before, not yet released
     for (int kb = w.k_begin + k_group; kb < w.k_end; kb += c.k_groups) {
         Ring<c> next = ring;
         if constexpr (c.k_groups > 1)
@@ -240,7 +176,7 @@ __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& 
             next.advance();
         StageScales<c> next_scales;
 #pragma unroll
-        for (int wave = 0; wave < c.waves(); ++wave) {
+        for (int wave = 0; wave < kWaves; ++wave) {
             float chain[c.side_n() / 2];
             const u32 x_wave = x + (wave * 64 * c.row_groups() * kBlockK >> 4);
             pin(chain);
@@ -250,8 +186,7 @@ __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& 
                 Wgmma<c.side_n()>::multiply(chain, operand_descriptor(x_wave + 2 * i),
                                             operand_descriptor(y + 2 * i), i > 0);
             wgmma_commit();
-            if (wave == 0 && read >= 0) release<c>(shared, read);
-            if (wave == c.waves() - 1 && kb + c.k_groups < w.k_end) {
+            if (wave == kWaves - 1 && kb + c.k_groups < w.k_end) {
                 next_scales.load(shared, next, weights, kb + c.k_groups, shift + row * 4);
                 x = x0 + next.stage * (c.stage_m_bytes() >> 4);
                 y = y0 + next.stage * (c.stage_n_bytes() >> 4);
@@ -260,27 +195,54 @@ __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& 
             pin(chain);
             wgmma_wait<0>();
             pin(chain);
+            // A's scales are in registers; with the operands' roles swapped they are read below.
+            if (!c.swapped && wave == kWaves - 1) release<c>(shared, ring.stage);
             promote<c>(chain, total[wave], shared.scale(ring.stage) + shift, thread, scales, wave,
                        columns_of_first);
         }
-        if constexpr (c.swapped)  // memory bounds: the stage is wanted back at once
-            release<c>(shared, ring.stage);
-        else
-            read = ring.stage;
+        if constexpr (c.swapped) release<c>(shared, ring.stage);
         ring = next;
         scales = next_scales;
     }
-    if (read >= 0) release<c>(shared, read);
     if constexpr (c.k_groups > 1) {
         ring = first_stage;
         ring.advance(w.k_end - w.k_begin);
     }
 }
 
+// A tile in which this warpgroup has no rows.
+template <KernelConfig c>
+__device__ void skip(const Work& w, Shared<c> shared, Ring<c>& ring) {
+    for (int kb = w.k_begin; kb < w.k_end; ++kb, ring.advance()) {
+        ptx::barrier_wait(shared.full(ring.stage), ring.phase);
+        release<c>(shared, ring.stage);
+    }
+}
+
+// multiply() with the waves that have rows: at a group's end the grain is 64 rows, not a tile.
+template <KernelConfig c>
+__device__ void multiply_rows(float (&total)[c.waves()][c.side_n() / 2], const Work& w,
+                              WeightScales<c>& weights, Shared<c> shared, Ring<c>& ring, int group,
+                              int thread) {
+    if constexpr (c.swapped) {
+        multiply<c, c.waves()>(total, w, weights, shared, ring, group, thread);
+    } else {
+        const int rows = w.row_end - w.row - 64 * group;  // of this warpgroup, and of those behind
+        if (rows > (c.waves() - 1) * 64 * c.row_groups())
+            multiply<c, c.waves()>(total, w, weights, shared, ring, group, thread);
+        else if (c.waves() > 1 && rows > 0)
+            multiply<c, 1>(total, w, weights, shared, ring, group, thread);
+        else
+            skip<c>(w, shared, ring);
+    }
+}
+
 template <KernelConfig c>
 __device__ void consume(const ptx::TensorMap& d_map, const KernelArgs& args, int n, int k_blocks,
                         Schedule<c> schedule, Shared<c> shared) {
-    const int group = static_cast<int>(threadIdx.x) / kWarpgroup - 1;
+    // Through a shuffle the compiler sees that it is the same in all lanes: operand addresses then
+    // stay in uniform registers.
+    const int group = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / kWarpgroup, 0) - 1;
     const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
     Ring<c> ring;
     Work next;
@@ -290,7 +252,7 @@ __device__ void consume(const ptx::TensorMap& d_map, const KernelArgs& args, int
     while (more) {
         const Work w = next;
         float total[c.waves()][c.side_n() / 2] = {};
-        multiply<c>(total, w, weights, shared, ring, group, thread);
+        multiply_rows<c>(total, w, weights, shared, ring, group, thread);
         more = schedule.next(next);
         if (more)
             weights =
@@ -388,7 +350,7 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
         ptx::prefetch_map(b_map);
         for (int i = 0; i < c.stages(); ++i) {
             ptx::barrier_init(shared.full(i), 1);
-            ptx::barrier_init(shared.empty(i), c.row_groups() * kWarpgroup * c.cluster());
+            ptx::barrier_init(shared.empty(i), c.row_groups() * kReleases * c.cluster());
         }
         ptx::fence_barrier_init();
     }

@@ -20,6 +20,14 @@ inline constexpr int kMaxGroups = 512;
 inline constexpr int kWarpgroup = 128;       // threads
 inline constexpr int kSharedBytes = 232448;  // of a block on sm_90
 
+// Arrivals of a warpgroup that give a stage back: one a warp. Compute-sanitizer's racecheck knows
+// no order through a warp's barrier; for it every lane arrives (DSA_CUDA_RACECHECK of the build).
+#ifdef DSA_EVERY_LANE_RELEASES
+inline constexpr int kReleases = kWarpgroup;
+#else
+inline constexpr int kReleases = kWarpgroup / 32;
+#endif
+
 // One kernel of the family. D = A B^T in tiles of tile_m rows x tile_n columns. The matrix
 // instruction takes 64 rows of one operand (its M side) and up to 192 of the other: A on the M side
 // for many rows, the weight there (`swapped`) for few.

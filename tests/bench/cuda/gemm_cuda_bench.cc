@@ -2,6 +2,7 @@
 // double precision before it is timed. gemm_cuda_bench --help says how.
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -144,8 +145,16 @@ class Bench {
         if (options_.explain)
             exec_.explain = [](std::string_view line) { std::cerr << line << '\n'; };
         test.poison();
+        stream_.synchronize();
+        const auto begin = std::chrono::steady_clock::now();
         test.run(exec_);
+        stream_.synchronize();
+        const std::chrono::duration<double, std::milli> first =
+            std::chrono::steady_clock::now() - begin;
         exec_.explain = nullptr;
+        if (results_.empty())
+            std::printf("first product %.1f ms after the call, its kernel's loading included\n",
+                        first.count());
         row(
             text, s, checked(test, text), [&] { test.run(exec_); }, "");
         if (!options_.every) return;
