@@ -87,6 +87,9 @@ static inline __mmask64 mask_64(int64_t n) {
 
 // ---- registers ----
 
+// For what kernels are made of: in a file of many kernels g++ stops inlining where it likes.
+#define DSA_INLINE __attribute__((always_inline)) static inline
+
 // x in a register: g++ 12 would move it through memory to change the type of its lanes.
 static inline __m512i in_register(__m512i x) {
     asm("" : "+v"(x));
@@ -98,7 +101,7 @@ static inline __m512i in_register(__m512i x) {
 // Lane j of the result combines the 16 dwords of load(j). The order is the same for each j, so a
 // value has the same bits wherever in a tile it is computed.
 template <class Load, class Combine>
-static inline __m512i combine_16(const Load& load, const Combine& combine) {
+DSA_INLINE __m512i combine_16(const Load& load, const Combine& combine) {
     const auto halves = [&](__m512i x, __m512i y) {
         return combine(_mm512_shuffle_i32x4(x, y, 0x88), _mm512_shuffle_i32x4(x, y, 0xdd));
     };
@@ -145,7 +148,7 @@ static inline __m512i unpack_high(__m512i a, __m512i b) {
 // 16 rows load(i) of 64 bytes, transposed: v[i] gets dword i of each row, row 0 first. With kBytes
 // = 2 each 128 bits of it have the first halves of their four dwords, then the second halves.
 template <int kBytes, class Load>
-static inline void transpose_16x16(const Load& load, __m512i* v) {
+DSA_INLINE void transpose_16x16(const Load& load, __m512i* v) {
     __m512i b[16];
 #pragma GCC unroll 4
     for (int i = 0; i < 16; i += 4) {
@@ -179,15 +182,13 @@ static inline void transpose_16x16(const Load& load, __m512i* v) {
 // 64 bytes from each of 16 columns (p + offset[j]), transposed (kBytes: see transpose_16x16): bytes
 // or 16-bit values, valid of them; zeros behind.
 template <int kBytes>
-static inline void load_columns(const uint8_t* p, const int64_t* offset, int64_t valid,
-                                __m512i* v) {
+DSA_INLINE void load_columns(const uint8_t* p, const int64_t* offset, int64_t valid, __m512i* v) {
     if (valid >= 64)
         return transpose_16x16<kBytes>([&](int j) { return _mm512_loadu_si512(p + offset[j]); }, v);
     const __mmask64 mask = mask_64(valid > 0 ? valid : 0);
     transpose_16x16<kBytes>([&](int j) { return _mm512_maskz_loadu_epi8(mask, p + offset[j]); }, v);
 }
-static inline void load_columns(const uint16_t* p, const int64_t* offset, int64_t valid,
-                                __m512i* v) {
+DSA_INLINE void load_columns(const uint16_t* p, const int64_t* offset, int64_t valid, __m512i* v) {
     if (valid >= 32)
         return transpose_16x16<4>([&](int j) { return _mm512_loadu_si512(p + offset[j]); }, v);
     const __mmask32 mask = mask_32(valid > 0 ? valid : 0);

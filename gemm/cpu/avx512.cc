@@ -21,6 +21,7 @@ struct V : Lanes512 {
     struct State {};
     static constexpr int kStepK = 1;
     static constexpr int kRows = 12;
+    static constexpr int kFewRows = 4;
 
     static inline State load_state() { return {}; }
     static inline Vec load(const float* p) { return _mm512_loadu_ps(p); }

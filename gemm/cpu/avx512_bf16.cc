@@ -22,6 +22,7 @@ struct V : Lanes512 {
     using State = simd::E4m3ToBf16;
     static constexpr int kStepK = 2;
     static constexpr int kRows = 12;
+    static constexpr int kFewRows = 16;
 
     static inline State load_state() { return simd::load_e4m3_to_bf16(); }
     static inline Vec load(const uint16_t* p) { return _mm512_loadu_si512(p); }
@@ -36,8 +37,7 @@ struct V : Lanes512 {
     static inline __m512 dot(__m512 acc, Vec a, Vec b) { return simd::dot_bf16(acc, a, b); }
 
     using Lanes512::load_columns;
-    static inline void load_columns(const uint8_t* b, const int64_t* offset, int64_t valid,
-                                    Raw* out) {
+    DSA_INLINE void load_columns(const uint8_t* b, const int64_t* offset, int64_t valid, Raw* out) {
         simd::load_columns<2>(b, offset, valid, out);
     }
 

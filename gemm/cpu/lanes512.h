@@ -24,12 +24,11 @@ struct Lanes512 {
     static inline __m512 mul(__m512 a, __m512 b) { return _mm512_mul_ps(a, b); }
     static inline __m512 fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
 
-    static inline void load_columns(const uint8_t* b, const int64_t* offset, int64_t valid,
-                                    Raw* out) {
+    DSA_INLINE void load_columns(const uint8_t* b, const int64_t* offset, int64_t valid, Raw* out) {
         simd::load_columns<4>(b, offset, valid, out);
     }
-    static inline void load_columns(const uint16_t* b, const int64_t* offset, int64_t valid,
-                                    Raw* out) {
+    DSA_INLINE void load_columns(const uint16_t* b, const int64_t* offset, int64_t valid,
+                                 Raw* out) {
         simd::load_columns(b, offset, valid, out);
         simd::load_columns(b + 32, offset, valid - 32, out + 16);
     }

@@ -5,6 +5,7 @@
 //                                load_sum(p), store_sum(p, v), fma(a, b, c)
 //   Vec, Element, kStepK         kStepK values of k for each lane; type of a widened value
 //   kRows                        rows of A that meet 2 * kLanes columns of B in registers
+//   kFewRows                     rows up to which B goes from memory to registers without a panel
 //   pack_row(a, valid, out)      128 values of k of a row of A (bf16 or e4m3; valid of them, zeros
 //                                behind) as Elements, in the order of k of widen()
 //   Raw, kLoadK, load_columns(b, offset, valid, out)   kLoadK values of k (valid of them, zeros
@@ -15,13 +16,14 @@
 //   kWidened<Code>               what widened values are less than true ones by: a power of two
 //   load(p), store(p, v), broadcast(p), dot(acc, a, b)
 //   store_columns(d, n, x, y)    the first n of the columns of two sums, as fp32 or bf16
-// Two forms with one order of operations: a single row straight from B (one_row.h), and blocks of
-// 128 of k: B widened into a panel that all rows meet, sums in fp32 beside. Everything is static
-// inline: internal to the ISA file.
+// Three forms with one order of operations: a single row straight from B (one_row.h), a few
+// likewise (few_rows.h), and blocks of 128 of k: B widened into a panel that all rows meet, sums in
+// fp32 beside. Everything is static inline: internal to the ISA file.
 
 #include <cstdint>
 
 #include "gemm/cpu/columns.h"
+#include "gemm/cpu/few_rows.h"
 #include "gemm/cpu/kernels.h"
 #include "gemm/cpu/one_row.h"
 
@@ -148,6 +150,7 @@ static inline void nt_many_rows(const NtTile t, float* c, typename V::Element* p
 template <class V, class Code>
 static inline void nt_tile(const NtTile& t) {
     if (t.m == 1) return nt_one_row<V, Code>(t);
+    if (few_rows_serve<V, Code>(t)) return few_rows<V, Code, V::kFewRows>(t);
     auto* c = static_cast<float*>(t.scratch);
     nt_many_rows<V, Code>(t, c,
                           reinterpret_cast<typename V::Element*>(c + kTileRows * kTileColumns));

@@ -1,0 +1,113 @@
+#pragma once
+// 2 .. V::kFewRows rows of A straight from B: each weight is widened once, in registers, and meets
+// all rows there. All of k of some columns comes before the next ones, so memory sees ascending
+// runs, and widening hides behind the products. The order of operations is that of many rows. V as
+// in nt_tile.h. Everything is static inline: internal to the ISA file.
+
+#include <cstdint>
+
+#include "gemm/cpu/columns.h"
+#include "gemm/cpu/kernels.h"
+#include "gemm/cpu/one_row.h"
+
+namespace dsa::gemm::cpu {
+
+// Not inlined: the loop of products keeps its registers (measured).
+template <class V, class Code>
+__attribute__((noinline)) static void load_raw(const Code* b, const int64_t* offset, int64_t valid,
+                                               typename V::Raw* raw) {
+    V::load_columns(b, offset, valid, raw);
+}
+
+// Sums of kRows rows x kGroups x kLanes columns from `col`: total [kGroups][kRows] vectors.
+template <class V, class Code, int kRows, int kGroups>
+static inline void few_rows_columns(const NtTile& t, int64_t col, float* total) {
+    constexpr auto kBytes = static_cast<int64_t>(sizeof(Code));
+    const typename V::State state = V::load_state();
+    const Code* b = static_cast<const Code*>(t.b);
+    NextColumns next(b + col * t.ldb, t, kBytes, kGroups * V::kLanes);
+    int64_t offset[kGroups * V::kLanes];
+    for (int g = 0; g < kGroups; ++g)
+        column_offsets<V>(t, col + g * V::kLanes, offset + g * V::kLanes);
+    const auto* a = static_cast<const typename V::Element*>(t.a);
+    for (int64_t k = 0; k < t.k; k += kBlockK, b += kBlockK, a += t.a_block_stride) {
+        typename V::Sum acc[kGroups * kRows];
+#pragma GCC unroll 16
+        for (auto& x : acc) x = V::zero();
+        for (int64_t part = 0; part < loaded_k<V>(t.k - k); part += V::kLoadK) {
+            typename V::Raw raw[kGroups][V::kLoadK / 4 * kBytes];
+            for (int g = 0; g < kGroups; ++g)
+                load_raw<V>(b + part, offset + g * V::kLanes, t.k - k - part, raw[g]);
+            for (int64_t j = 0; j < V::kLoadK; j += 4) {
+                if (j % 16 == 0) next.lines(kGroups * V::kLanes * kBytes / 4);
+#pragma GCC unroll 4
+                for (int g = 0; g < kGroups; ++g)
+                    V::template widen<Code>(
+                        state, raw[g] + j / 4 * kBytes, [&](int64_t step, auto column) {
+                            const auto* values = a + part + j + step * V::kStepK;
+#pragma GCC unroll 16
+                            for (int i = 0; i < kRows; ++i)
+                                acc[g * kRows + i] = V::dot(
+                                    acc[g * kRows + i], V::broadcast(values + i * kBlockK), column);
+                        });
+            }
+        }
+        float* sum = total;
+#pragma GCC unroll 4
+        for (int g = 0; g < kGroups; ++g)
+#pragma GCC unroll 16
+            for (int i = 0; i < kRows; ++i, sum += V::kLanes) {
+                const float scale = row_scale(t, i, k) * column_scale<V, Code>(t, col, k);
+                V::store_sum(sum, V::fma(acc[g * kRows + i], V::set1(scale),
+                                         k == 0 ? V::zero() : V::load_sum(sum)));
+            }
+    }
+}
+
+// Columns from `col` as far as whole runs of kGroups groups go; the pairs that are left with fewer.
+template <class V, class Code, int kRows, int kGroups>
+static inline void few_rows_from(const NtTile& t, int64_t col) {
+    constexpr int64_t kPair = 2 * V::kLanes;
+    constexpr int kCalls = kGroups == 1 ? 2 : 1;  // columns are stored in pairs of groups
+    constexpr int64_t kColumns = kGroups * kCalls * V::kLanes;
+    constexpr int64_t kSums = kRows * V::kLanes;  // of a group
+    auto* total = static_cast<float*>(t.scratch);
+    for (; col + (kGroups > 2 ? kColumns : 1) <= t.n; col += kColumns) {
+        for (int call = 0; call < kCalls; ++call)
+            if (col + call * V::kLanes < t.n)
+                few_rows_columns<V, Code, kRows, kGroups>(t, col + call * V::kLanes,
+                                                          total + call * kSums);
+        for (int64_t pair = 0; pair * kPair < kColumns; ++pair)
+            for (int64_t i = 0; i < kRows; ++i) {
+                const float* sums = total + 2 * pair * kSums + i * V::kLanes;
+                store_sums<V>(t, i, col + pair * kPair, V::load_sum(sums),
+                              V::load_sum(sums + kSums));
+            }
+    }
+    if constexpr (kGroups > 2)
+        if (col < t.n) few_rows_from<V, Code, kRows, 2>(t, col);
+}
+
+// t.m rows, at most kRows. As many chains of products side by side as the units need, as long as
+// the columns in use and the next ones fit in L2.
+template <class V, class Code, int kRows>
+static inline void few_rows(const NtTile& t) {
+    constexpr int64_t kLargest = 512 << 10;  // bytes of the columns in use
+    if constexpr (kRows > 1) {
+        if (t.m < kRows) return few_rows<V, Code, kRows - 1>(t);
+        if constexpr (kRows <= 4)
+            if (4 * V::kLanes * t.ldb * static_cast<int64_t>(sizeof(Code)) <= kLargest)
+                return few_rows_from<V, Code, kRows, 4>(t, 0);
+        few_rows_from<V, Code, kRows, (kRows <= 8 ? 2 : 1)>(t, 0);
+    }
+}
+
+// Whether it is faster than a panel (measured on Zen 5: not for short columns, nor for the fewest
+// rows of bf16 weights).
+template <class V, class Code>
+static inline bool few_rows_serve(const NtTile& t) {
+    if (t.m < 2 || t.m > V::kFewRows) return false;
+    return sizeof(Code) == 1 ? t.k >= 2048 : t.m > 4;
+}
+
+}  // namespace dsa::gemm::cpu
