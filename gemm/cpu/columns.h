@@ -29,8 +29,9 @@ static inline int64_t loaded_k(int64_t valid) {
 
 // Prefetches for kernels that read all of k of some columns before the next ones: what follows in
 // memory, in order of addresses, as far ahead as the columns in use are long. Those columns lie
-// side by side in memory, so the lines of the next ones have arrived (in L2) when they are needed,
-// and memory sees one ascending run.
+// side by side in memory, so the lines of the next ones have arrived when they are needed, and
+// memory sees one ascending run. Most have left L1 for L2 by then, yet asking for L1 is faster
+// (measured on Zen 5).
 class NextColumns {
   public:
     // `columns` columns from `first` on are in use.
@@ -40,7 +41,7 @@ class NextColumns {
     // The next `count` lines. A few at a time among other work: a long run of prefetches stops the
     // core.
     DSA_PREFETCHING void lines(int64_t count) {
-        for (int64_t i = 0; i < count; ++i) __builtin_prefetch(next_ + 64 * i, 0, 2);
+        for (int64_t i = 0; i < count; ++i) __builtin_prefetch(next_ + 64 * i);
         next_ += 64 * count;
     }
 
