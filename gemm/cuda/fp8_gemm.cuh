@@ -146,10 +146,9 @@ __device__ inline void promote(const float (&chain)[c.side_n() / 2], float (&tot
     }
 }
 
-// All of this block's k of a tile. Whatever can happens while the tensor core works: the next
-// stage's scales are fetched. Little stands between a promotion and the next product, and a stage
-// is given back as soon as its products are done: at many rows the loads' latency is about two
-// stages. The first kWaves waves only.
+// All of this block's k of a tile, in its first kWaves waves. Whatever can happens while the tensor
+// core works: the next stage's scales are fetched. Little stands between a promotion and the next
+// product. A stage is given back before its sums are promoted: later is slower (measured).
 template <KernelConfig c, int kWaves>
 __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& w,
                          WeightScales<c>& weights, Shared<c> shared, Ring<c>& ring, int group,
