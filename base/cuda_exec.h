@@ -20,17 +20,15 @@ enum class GemmFamily {
 struct CudaExec {
     void* stream = nullptr;
     int multiprocessors = 0;
-    // Flags (zero between ops), then sums that blocks exchange, then scratch_bytes of scratch.
+    // Sums that blocks exchange (each byte 0xff between ops), then scratch_bytes of scratch.
     device::Buffer workspace;
     int64_t scratch_bytes = 0;
     GemmFamily gemm_family = GemmFamily::kByRows;
     // Given one line about the kernel that was picked, for each product; empty: nobody asks.
     std::function<void(std::string_view)> explain;
 
-    static constexpr int64_t kFlagBytes = 8192;
     // One block a multiprocessor may leave the fp32 sums of a tile of 64 x 128 to others.
-    int64_t exchange_bytes() const { return int64_t{multiprocessors} * 64 * 128 * 4; }
-    int64_t scratch_offset() const { return kFlagBytes + exchange_bytes(); }
+    int64_t scratch_offset() const { return int64_t{multiprocessors} * 64 * 128 * 4; }
 };
 CudaExec make_cuda_exec(void* stream, int64_t scratch_bytes = int64_t{32} << 20);
 

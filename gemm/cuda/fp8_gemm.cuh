@@ -274,7 +274,8 @@ __device__ void consume(const ptx::TensorMap& d_map, const KernelArgs& args, int
                               shared.staging(group) + wave * c.slabs() * (64 * 128), group, thread);
         }
     }
-    if (group < c.row_groups() && thread == 0) ptx::store_wait();
+    // The end of the grid makes stores visible; their shared memory must live until it is read.
+    if (group < c.row_groups() && thread == 0) ptx::store_wait_read();
 }
 
 // ---- the kernel ----

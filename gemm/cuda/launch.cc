@@ -77,16 +77,17 @@ void run(CudaExec& exec, const Launch& launch, const Problem& p) {
     args.group_rows = p.group_rows;
     args.d = p.d;
     args.ldd = p.ldd;
-    args.parts_ready = exec.workspace.as<int>();
-    args.parts = exec.workspace.as<float>() + CudaExec::kFlagBytes / 4;
+    args.parts = exec.workspace.as<float>();
 
     int64_t tiles = ceil_div(p.m, c.tile_m * c.cluster_m) * ceil_div(p.n, c.tile_n * c.cluster_n);
     if (p.groups == Groups::kMasked) tiles *= p.num_groups;
     if (p.groups == Groups::kContiguous)  // at most; each group may end with a cut tile
         tiles = (ceil_div(p.m, c.tile_m * c.cluster_m) + p.num_groups) *
                 ceil_div(p.n, c.tile_n * c.cluster_n);
-    int clusters = static_cast<int>(std::min<int64_t>(tiles * c.split_k, loaded.clusters));
-    clusters -= clusters % c.split_k;
+    const int clusters = static_cast<int>(std::min<int64_t>(tiles * c.split_k, loaded.clusters));
+    if (c.split_k > 1 && clusters < tiles * c.split_k)
+        throw_error(ErrorCode::kInternal, "fp8_gemm_nt: ", tiles * c.split_k,
+                    " clusters wait for each other, the device runs ", loaded.clusters);
     void* arguments[] = {&a_map, &b_map, &d_map, &args};
     device::launch(loaded.kernel, shape_of(c, clusters * c.cluster()), arguments, exec.stream);
 }

@@ -111,9 +111,6 @@ __device__ inline void store_commit() {
 __device__ inline void store_wait_read() {
     asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
-__device__ inline void store_wait() {
-    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
-}
 // Ordinary writes of this thread to shared memory become visible to the copy engine.
 __device__ inline void fence_async_shared() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -168,10 +165,14 @@ __device__ inline void store_shared(u32 address, float value) {
     asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
 }
 // Another block's flag and what that block wrote before it.
-__device__ inline int load_acquire(const int* p) {
-    int value;
-    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(p) : "memory");
-    return value;
+// What another block wrote, perhaps a moment ago; each float is old or new by itself.
+__device__ inline float4 load_relaxed(const float4* p) {
+    float4 v;
+    asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "l"(p)
+                 : "memory");
+    return v;
 }
 
 // Two fp32 as bf16, to nearest even; `low` in the lower half.

@@ -126,57 +126,111 @@ __device__ void add_groups(float (&total)[c.side_n() / 2], Shared<c> shared, int
     }
 }
 
-// The blocks that share the k of a tile add their sums, in ascending order of k; each finishes some
-// columns of d.
+// ---- sums of blocks that share the k of a tile ----
+//
+// Each block finishes some columns of d and leaves its sums of the others in L2, where the thread
+// of the same number in the block that finishes them polls the values themselves: no flag and no
+// fence costs a second trip. A slot that holds nothing is kEmpty, as CudaExec left it and as its
+// reader leaves it; a slot has one writer and one reader a launch.
+
+inline constexpr u32 kEmpty = 0xffffffffu;  // a NaN that no sum has: fma gives 0x7fffffff
+
+template <KernelConfig c>
+struct Parts {
+    static constexpr int kColumns = c.side_n() / 8;
+    static constexpr int kEach = static_cast<int>(ceil_div(kColumns, c.split_k));
+    static constexpr int kSlots = kColumns * kWarpgroup;  // of four floats, of a warpgroup
+
+    __device__ static constexpr int begin(int part) {
+        return part * kEach < kColumns ? part * kEach : kColumns;
+    }
+    // of this thread; part: whose sums they are
+    __device__ static float4* slots(const KernelArgs& args, int part, int group, int thread) {
+        const int own = static_cast<int>(blockIdx.x), block = own - own % c.split_k + part;
+        return reinterpret_cast<float4*>(args.parts) + (block * c.row_groups() + group) * kSlots +
+               thread;
+    }
+};
+
+// Columns of part kPart: its own sums and those of the others, in ascending order of k.
+template <KernelConfig c, int kPart>
+__device__ inline void finish_part(const KernelArgs& args, float (&total)[c.side_n() / 2],
+                                   int group, int thread) {
+    using P = Parts<c>;
+    constexpr int kBegin = P::begin(kPart), kCount = P::begin(kPart + 1) - kBegin;
+    if constexpr (kCount > 0) {
+        float4 sums[c.split_k][kCount];
+        bool complete;
+        do {
+            complete = true;
+#pragma unroll
+            for (int p = 0; p < c.split_k; ++p) {
+                if (p == kPart) continue;
+                const float4* from = P::slots(args, p, group, thread) + kBegin * kWarpgroup;
+#pragma unroll
+                for (int j = 0; j < kCount; ++j) {
+                    float4& s = sums[p][j];
+                    s = ptx::load_relaxed(from + j * kWarpgroup);
+                    complete &= __float_as_uint(s.x) != kEmpty && __float_as_uint(s.y) != kEmpty &&
+                                __float_as_uint(s.z) != kEmpty && __float_as_uint(s.w) != kEmpty;
+                }
+            }
+        } while (!complete);
+        const float empty = __uint_as_float(kEmpty);
+#pragma unroll
+        for (int p = 0; p < c.split_k; ++p) {
+            float4* from = P::slots(args, p, group, thread) + kBegin * kWarpgroup;
+#pragma unroll
+            for (int j = 0; j < kCount; ++j) {
+                float* own = total + 4 * (kBegin + j);
+                if (p == kPart)
+                    sums[p][j] = {own[0], own[1], own[2], own[3]};
+                else
+                    __stcg(from + j * kWarpgroup, float4{empty, empty, empty, empty});
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < kCount; ++j) {
+            float4 sum = sums[0][j];
+#pragma unroll
+            for (int p = 1; p < c.split_k; ++p) {
+                sum.x += sums[p][j].x;
+                sum.y += sums[p][j].y;
+                sum.z += sums[p][j].z;
+                sum.w += sums[p][j].w;
+            }
+            float* own = total + 4 * (kBegin + j);
+            own[0] = sum.x, own[1] = sum.y, own[2] = sum.z, own[3] = sum.w;
+        }
+    }
+}
+
+// This block then has the sums of columns [column_begin, column_end) of d.
 template <KernelConfig c>
 __device__ void add_parts(const KernelArgs& args, float (&total)[c.side_n() / 2], int group,
                           int thread, int& column_begin, int& column_end) {
-    constexpr int kColumns = c.side_n() / 8;
-    constexpr int kFloats = c.accumulators() * kWarpgroup;
-    const int part = static_cast<int>(blockIdx.x) % c.split_k,
-              first = static_cast<int>(blockIdx.x) - part;
-    column_begin = kColumns * part / c.split_k;
-    column_end = kColumns * (part + 1) / c.split_k;
-    float* parts =
-        args.parts + (static_cast<long long>(first) * c.row_groups() + group) * kFloats + thread;
-    float* own = parts + static_cast<long long>(part) * c.row_groups() * kFloats;
+    using P = Parts<c>;
+    const int part = static_cast<int>(blockIdx.x) % c.split_k;
+    column_begin = P::begin(part);
+    column_end = P::begin(part + 1);
+    float4* own = P::slots(args, part, group, thread);
 #pragma unroll
-    for (int i = 0; i < c.side_n() / 2; ++i) __stcg(own + i * kWarpgroup, total[i]);
-    __threadfence();
-    int* ready = args.parts_ready + first + group;
-    int* done = ready + gridDim.x;
-    ptx::named_barrier(1 + group, kWarpgroup);
-    if (thread == 0) {
-        atomicAdd(ready, 1);
-        while (ptx::load_acquire(ready) < c.split_k) {
-        }
-        __threadfence();
+    for (int j = 0; j < P::kColumns; ++j) {
+        if (j >= column_begin && j < column_end) continue;
+        const float* sum = total + 4 * j;
+        __stcg(own + j * kWarpgroup, float4{sum[0], sum[1], sum[2], sum[3]});
     }
-    ptx::named_barrier(1 + group, kWarpgroup);
-#pragma unroll
-    for (int j = 0; j < kColumns; ++j) {
-        if (j < column_begin || j >= column_end) continue;
-        float sums[c.split_k][4];
-#pragma unroll
-        for (int p = 0; p < c.split_k; ++p) {
-#pragma unroll
-            for (int i = 0; i < 4; ++i)
-                sums[p][i] = __ldcg(parts + static_cast<long long>(p) * c.row_groups() * kFloats +
-                                    (4 * j + i) * kWarpgroup);
-        }
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            total[4 * j + i] = sums[0][i];
-#pragma unroll
-            for (int p = 1; p < c.split_k; ++p) total[4 * j + i] += sums[p][i];
-        }
+    if (part == 0) finish_part<c, 0>(args, total, group, thread);
+    if (part == 1) finish_part<c, 1>(args, total, group, thread);
+    if constexpr (c.split_k > 2) {
+        if (part == 2) finish_part<c, 2>(args, total, group, thread);
+        if (part == 3) finish_part<c, 3>(args, total, group, thread);
     }
-    // The last to have read leaves both counts zero for the next tile or call.
-    ptx::named_barrier(1 + group, kWarpgroup);
-    if (thread == 0 && atomicAdd(done, 1) == c.split_k - 1) {
-        *done = 0;
-        __threadfence();
-        *ready = 0;
+    if constexpr (c.split_k > 4) {
+        if (part == 4) finish_part<c, 4>(args, total, group, thread);
+        if (part == 5) finish_part<c, 5>(args, total, group, thread);
+        if (part == 6) finish_part<c, 6>(args, total, group, thread);
+        if (part == 7) finish_part<c, 7>(args, total, group, thread);
     }
 }
 
