@@ -44,6 +44,8 @@ class NextColumns {
         for (int64_t i = 0; i < count; ++i) __builtin_prefetch(next_ + 64 * i);
         next_ += 64 * count;
     }
+    // As NextPanel's, which is called twice for each column of two lines.
+    DSA_PREFETCHING void column() { lines(1); }
 
   private:
     const uint8_t* next_;

@@ -11,6 +11,7 @@
 //                                behind) of 2 * kLanes columns as the panel holds them, what 1
 //                                means for each column, and what an integer sum lacks;
 //                                next.column() twice for each column on the way
+//   kColumnsFirstRows            rows up to which all of k of columns comes before the next ones
 //   kHasOneRow, one_row(t)       a form of its own for a single row, of equal sums
 // Everything is static inline: internal to the ISA file.
 
@@ -69,13 +70,12 @@ static inline void multiply_int8_some(int64_t rows, const typename V::Element* a
     if constexpr (kRows > 1) multiply_int8_some<V, kRows - 1>(rows, a, p, num_k, a_scale, first, c);
 }
 
-template <class V>
+template <class V, class Next>
 __attribute__((noinline)) static void requantise_panel(const NtTile& t, int64_t k, int64_t col,
-                                                       Int8Panel<V>* panel) {
+                                                       Next next, Int8Panel<V>* panel) {
     const auto* b = static_cast<const uint8_t*>(t.b) + k;
     const float scale = t.b_scale[col / kBlockK * t.b_scale_ld + k / kBlockK];
     constexpr int64_t kColumns = 2 * V::kLanes;
-    NextPanel<1> next(t, k, col);
     int64_t offset[kColumns];
     column_offsets<V>(t, col, offset);
     column_offsets<V>(t, col + V::kLanes, offset + V::kLanes);
@@ -84,33 +84,68 @@ __attribute__((noinline)) static void requantise_panel(const NtTile& t, int64_t 
         V::store_sum(unit, V::mul(V::load_sum(unit), V::set1(scale)));
 }
 
+static inline void row_scales(const NtTile& t, int64_t k, float* scale) {
+    for (int64_t i = 0; i < t.m; ++i) scale[i] = row_scale(t, i, k);
+}
+
+// Adds the block of k from `k` to the sums of all rows and the panel's columns, from `col`.
+template <class V>
+static inline void multiply_rows(const NtTile& t, int64_t k, int64_t col, const Int8Panel<V>& panel,
+                                 const float* a_scale, bool rows_change) {
+    const auto* a = static_cast<const typename V::Element*>(t.a) + k / kBlockK * t.a_block_stride;
+    constexpr int64_t kColumns = 2 * V::kLanes;
+    const int64_t step_rows = panel_rows<V>(t.m);
+    const int64_t num_k = min_of((t.k - k + 3) / 4 * 4, kBlockK);
+    float* sums = static_cast<float*>(t.scratch) + col * t.m;
+    for (int64_t row = 0; row < t.m; row += step_rows) {
+        const int64_t rows = min_of(step_rows, t.m - row);
+        if (rows_change) prefetch_rows<V>(a + t.a_block_stride + row * kBlockK, rows);
+        multiply_int8_some<V, V::kRows>(rows, a + row * kBlockK, panel, num_k, a_scale + row,
+                                        k == 0, sums + row * kColumns);
+    }
+}
+
+// All of k of a panel's columns before the next ones: memory sees one ascending run.
+template <class V>
+static inline void int8_columns_first(const NtTile& t) {
+    constexpr int64_t kColumns = 2 * V::kLanes;
+    const auto* b = static_cast<const uint8_t*>(t.b);
+    Int8Panel<V> panel;
+    float a_scale[kTileRows];
+    for (int64_t col = 0; col < t.n; col += kColumns)
+        for (int64_t k = 0; k < t.k; k += kBlockK) {
+            row_scales(t, k, a_scale);
+            const NextColumns next(b + col * t.ldb + k * kColumns, t, 1, kColumns);
+            requantise_panel<V>(t, k, col, next, &panel);
+            multiply_rows<V>(t, k, col, panel, a_scale, false);
+        }
+    store_tile<V>(t, static_cast<const float*>(t.scratch));
+}
+
+// A block of k of all columns before the next one: what many rows have there stays in L2.
+template <class V>
+static inline void int8_blocks_first(const NtTile& t) {
+    constexpr int64_t kColumns = 2 * V::kLanes;
+    Int8Panel<V> panel;
+    float a_scale[kTileRows];
+    for (int64_t k = 0; k < t.k; k += kBlockK) {
+        row_scales(t, k, a_scale);
+        for (int64_t col = 0; col < t.n; col += kColumns) {
+            requantise_panel<V>(t, k, col, NextPanel<1>(t, k, col), &panel);
+            multiply_rows<V>(t, k, col, panel, a_scale, col + kColumns >= t.n && k + kBlockK < t.k);
+        }
+    }
+    store_tile<V>(t, static_cast<const float*>(t.scratch));
+}
+
 template <class V>
 static inline void int8_tile(const NtTile& tile) {
     if constexpr (V::kHasOneRow)
         if (tile.m == 1) return V::one_row(tile);
     const NtTile t = tile;
-    const auto* a = static_cast<const typename V::Element*>(t.a);
-    auto* c = static_cast<float*>(t.scratch);
-    Int8Panel<V> panel;
-    constexpr int64_t kColumns = 2 * V::kLanes;
-    const int64_t step_rows = panel_rows<V>(t.m);
-    for (int64_t k = 0; k < t.k; k += kBlockK, a += t.a_block_stride) {
-        float a_scale[kTileRows];
-        for (int64_t i = 0; i < t.m; ++i) a_scale[i] = row_scale(t, i, k);
-        const int64_t num_k = min_of((t.k - k + 3) / 4 * 4, kBlockK);
-        for (int64_t col = 0; col < t.n; col += kColumns) {
-            requantise_panel<V>(t, k, col, &panel);
-            float* sums = c + col * t.m;
-            const bool last = col + kColumns >= t.n && k + kBlockK < t.k;
-            for (int64_t row = 0; row < t.m; row += step_rows) {
-                const int64_t rows = min_of(step_rows, t.m - row);
-                if (last) prefetch_rows<V>(a + t.a_block_stride + row * kBlockK, rows);
-                multiply_int8_some<V, V::kRows>(rows, a + row * kBlockK, panel, num_k,
-                                                a_scale + row, k == 0, sums + row * kColumns);
-            }
-        }
-    }
-    store_tile<V>(t, c);
+    if constexpr (V::kColumnsFirstRows > 0)
+        if (t.m <= V::kColumnsFirstRows) return int8_columns_first<V>(t);
+    int8_blocks_first<V>(t);
 }
 
 template <class V>
