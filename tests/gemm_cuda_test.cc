@@ -120,6 +120,23 @@ TEST_F(CudaGemm, KernelsLoadInNoTime) {
     }
 }
 
+// A NaN with the bits of an empty slot of the exchange: no block waits for it for ever.
+TEST_F(CudaGemm, NanScalesPassBetweenBlocksThatShareK) {
+    CudaCase test(stream_, dense(5, 2112, 7168), false, seed_++);
+    const gemm::cuda::Problem& p = test.problem();
+    device::fill(const_cast<float*>(p.a_scale), 0xff, p.aligned_m * (p.k / 128) * 4,
+                 stream_.handle());
+    test.poison();
+    test.run(exec_);
+    const std::vector<uint8_t> out = test.output();
+    for (int64_t row = 0; row < p.m; ++row)
+        for (int64_t col = 0; col < p.n; ++col) {
+            uint16_t d = 0;
+            std::memcpy(&d, out.data() + (row * p.ldd + col) * 2, 2);
+            ASSERT_EQ(d, 0x7fff) << row << " " << col;  // not the poison, 0xffff
+        }
+}
+
 TEST_F(CudaGemm, RepeatsAreEqual) {
     for (const int m : {1, 64, 300}) {
         CudaCase test(stream_, dense(m, 2112, 7168), false, 5);

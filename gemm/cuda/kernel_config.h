@@ -96,8 +96,8 @@ struct KernelArgs {
     const int* group_rows = nullptr;  // contiguous: offsets [num_groups + 1]; masked: counts
     void* d = nullptr;
     long long ldd = 0;
-    float* parts =
-        nullptr;  // split_k: [blocks][row_groups][accumulators / 4][128][4], empty between calls
+    // split_k: [blocks][row_groups][accumulators / 4][128][4], empty between calls
+    float* parts = nullptr;
 };
 
 }  // namespace dsa::gemm::cuda

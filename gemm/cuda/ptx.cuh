@@ -164,7 +164,6 @@ __device__ inline uint4 load_shared_16(u32 address) {
 __device__ inline void store_shared(u32 address, float value) {
     asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
 }
-// Another block's flag and what that block wrote before it.
 // What another block wrote, perhaps a moment ago; each float is old or new by itself.
 __device__ inline float4 load_relaxed(const float4* p) {
     float4 v;

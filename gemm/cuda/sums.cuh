@@ -133,7 +133,8 @@ __device__ void add_groups(float (&total)[c.side_n() / 2], Shared<c> shared, int
 // fence costs a second trip. A slot that holds nothing is kEmpty, as CudaExec left it and as its
 // reader leaves it; a slot has one writer and one reader a launch.
 
-inline constexpr u32 kEmpty = 0xffffffffu;  // a NaN that no sum has: fma gives 0x7fffffff
+inline constexpr u32 kEmpty =
+    0xffffffffu;  // a NaN that no sum is: PTX's fma and add give 0x7fffffff
 
 template <KernelConfig c>
 struct Parts {
@@ -205,6 +206,15 @@ __device__ inline void finish_part(const KernelArgs& args, float (&total)[c.side
     }
 }
 
+template <KernelConfig c, int kPart = 0>
+__device__ inline void finish_own_part(const KernelArgs& args, float (&total)[c.side_n() / 2],
+                                       int part, int group, int thread) {
+    if (part == kPart)
+        finish_part<c, kPart>(args, total, group, thread);
+    else if constexpr (kPart + 1 < c.split_k)
+        finish_own_part<c, kPart + 1>(args, total, part, group, thread);
+}
+
 // This block then has the sums of columns [column_begin, column_end) of d.
 template <KernelConfig c>
 __device__ void add_parts(const KernelArgs& args, float (&total)[c.side_n() / 2], int group,
@@ -220,18 +230,7 @@ __device__ void add_parts(const KernelArgs& args, float (&total)[c.side_n() / 2]
         const float* sum = total + 4 * j;
         __stcg(own + j * kWarpgroup, float4{sum[0], sum[1], sum[2], sum[3]});
     }
-    if (part == 0) finish_part<c, 0>(args, total, group, thread);
-    if (part == 1) finish_part<c, 1>(args, total, group, thread);
-    if constexpr (c.split_k > 2) {
-        if (part == 2) finish_part<c, 2>(args, total, group, thread);
-        if (part == 3) finish_part<c, 3>(args, total, group, thread);
-    }
-    if constexpr (c.split_k > 4) {
-        if (part == 4) finish_part<c, 4>(args, total, group, thread);
-        if (part == 5) finish_part<c, 5>(args, total, group, thread);
-        if (part == 6) finish_part<c, 6>(args, total, group, thread);
-        if (part == 7) finish_part<c, 7>(args, total, group, thread);
-    }
+    finish_own_part<c>(args, total, part, group, thread);
 }
 
 }  // namespace dsa::gemm::cuda
