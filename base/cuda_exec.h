@@ -20,16 +20,11 @@ enum class GemmFamily {
 struct CudaExec {
     void* stream = nullptr;
     int multiprocessors = 0;
-    // Sums that blocks exchange (each byte 0xff between ops), then scratch_bytes of scratch.
-    device::Buffer workspace;
-    int64_t scratch_bytes = 0;
+    device::Buffer workspace;  // of one op at a time
     GemmFamily gemm_family = GemmFamily::kByRows;
     // Given one line about the kernel that was picked, for each product; empty: nobody asks.
     std::function<void(std::string_view)> explain;
-
-    // One block a multiprocessor may leave the fp32 sums of a tile of 64 x 128 to others.
-    int64_t scratch_offset() const { return int64_t{multiprocessors} * 64 * 128 * 4; }
 };
-CudaExec make_cuda_exec(void* stream, int64_t scratch_bytes = int64_t{32} << 20);
+CudaExec make_cuda_exec(void* stream, int64_t workspace_bytes = int64_t{32} << 20);
 
 }  // namespace dsa

@@ -2,13 +2,11 @@
 
 namespace dsa {
 
-CudaExec make_cuda_exec(void* stream, int64_t scratch_bytes) {
+CudaExec make_cuda_exec(void* stream, int64_t workspace_bytes) {
     CudaExec exec;
     exec.stream = stream;
     exec.multiprocessors = device::properties().multiprocessors;
-    exec.scratch_bytes = scratch_bytes;
-    exec.workspace = device::Buffer(exec.scratch_offset() + scratch_bytes);
-    device::fill(exec.workspace.data(), 0xff, exec.scratch_offset(), stream);
+    exec.workspace = device::Buffer(workspace_bytes);
     return exec;
 }
 

@@ -55,24 +55,14 @@ class WeightScales {
     int first_, end_;
 };
 
-// This warp has read a stage: tells the producers of all blocks that write there.
+// This warp has read a stage: tells the producer.
 template <KernelConfig c>
 __device__ inline void release(Shared<c> shared, int stage) {
 #ifdef DSA_EVERY_LANE_RELEASES
-    if constexpr (c.cluster() == 1) {
-        ptx::barrier_arrive(shared.empty(stage));
-    } else {
-#pragma unroll
-        for (int i = 0; i < c.cluster(); ++i) ptx::barrier_arrive_at(shared.empty(stage), i);
-    }
+    ptx::barrier_arrive(shared.empty(stage));
 #else
-    const u32 lane = threadIdx.x % 32;
     __syncwarp();
-    if constexpr (c.cluster() == 1) {
-        if (lane == 0) ptx::barrier_arrive(shared.empty(stage));
-    } else {
-        if (lane < c.cluster()) ptx::barrier_arrive_at(shared.empty(stage), lane);
-    }
+    if (threadIdx.x % 32 == 0) ptx::barrier_arrive(shared.empty(stage));
 #endif
 }
 
@@ -90,7 +80,7 @@ struct StageScales {
         if constexpr (!c.swapped) {
 #pragma unroll
             for (int wave = 0; wave < c.waves(); ++wave) {
-                const u32 at = shared.scale(ring.stage) + offset + wave * 64 * c.row_groups() * 4;
+                const u32 at = shared.scale(ring.stage) + offset + wave * 64 * c.math_groups * 4;
                 a[wave][0] = ptx::load_shared(at);
                 a[wave][1] = ptx::load_shared(at + 8 * 4);
             }
@@ -153,31 +143,23 @@ template <KernelConfig c, int kWaves>
 __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& w,
                          WeightScales<c>& weights, Shared<c> shared, Ring<c>& ring, int group,
                          int thread) {
-    const int k_group = group / c.row_groups();
-    group %= c.row_groups();
-    const Ring<c> first_stage = ring;
-    if constexpr (c.k_groups > 1) ring.advance(k_group);
     const int row = 64 * group + thread / 32 * 16 + thread % 32 / 4;  // of d[0] on the M side
     const int columns_of_first = kBlockK - w.col % kBlockK;
     const u32 shift = c.groups == Groups::kContiguous ? w.row % 4 * 4 : 0;
     const u32 x0 = operand_start(shared.side_m(0) + 64 * group * kBlockK),
               y0 = operand_start(shared.side_n(0));
     StageScales<c> scales;
-    if (w.k_begin + k_group < w.k_end)
-        scales.load(shared, ring, weights, w.k_begin + k_group, shift + row * 4);
+    if (w.k_begin < w.k_end) scales.load(shared, ring, weights, w.k_begin, shift + row * 4);
     u32 x = x0 + ring.stage * (c.stage_m_bytes() >> 4);
     u32 y = y0 + ring.stage * (c.stage_n_bytes() >> 4);
-    for (int kb = w.k_begin + k_group; kb < w.k_end; kb += c.k_groups) {
+    for (int kb = w.k_begin; kb < w.k_end; ++kb) {
         Ring<c> next = ring;
-        if constexpr (c.k_groups > 1)
-            next.advance(c.k_groups);
-        else
-            next.advance();
+        next.advance();
         StageScales<c> next_scales;
 #pragma unroll
         for (int wave = 0; wave < kWaves; ++wave) {
             float chain[c.side_n() / 2];
-            const u32 x_wave = x + (wave * 64 * c.row_groups() * kBlockK >> 4);
+            const u32 x_wave = x + (wave * 64 * c.math_groups * kBlockK >> 4);
             pin(chain);
             wgmma_fence();
 #pragma unroll
@@ -185,8 +167,8 @@ __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& 
                 Wgmma<c.side_n()>::multiply(chain, operand_descriptor(x_wave + 2 * i),
                                             operand_descriptor(y + 2 * i), i > 0);
             wgmma_commit();
-            if (wave == kWaves - 1 && kb + c.k_groups < w.k_end) {
-                next_scales.load(shared, next, weights, kb + c.k_groups, shift + row * 4);
+            if (wave == kWaves - 1 && kb + 1 < w.k_end) {
+                next_scales.load(shared, next, weights, kb + 1, shift + row * 4);
                 x = x0 + next.stage * (c.stage_m_bytes() >> 4);
                 y = y0 + next.stage * (c.stage_n_bytes() >> 4);
                 asm volatile("" : "+r"(x), "+r"(y));  // now, not between promotion and product
@@ -202,10 +184,6 @@ __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& 
         if constexpr (c.swapped) release<c>(shared, ring.stage);
         ring = next;
         scales = next_scales;
-    }
-    if constexpr (c.k_groups > 1) {
-        ring = first_stage;
-        ring.advance(w.k_end - w.k_begin);
     }
 }
 
@@ -227,7 +205,7 @@ __device__ void multiply_rows(float (&total)[c.waves()][c.side_n() / 2], const W
         multiply<c, c.waves()>(total, w, weights, shared, ring, group, thread);
     } else {
         const int rows = w.row_end - w.row - 64 * group;  // of this warpgroup, and of those behind
-        if (rows > (c.waves() - 1) * 64 * c.row_groups())
+        if (rows > (c.waves() - 1) * 64 * c.math_groups)
             multiply<c, c.waves()>(total, w, weights, shared, ring, group, thread);
         else if (c.waves() > 1 && rows > 0)
             multiply<c, 1>(total, w, weights, shared, ring, group, thread);
@@ -238,7 +216,7 @@ __device__ void multiply_rows(float (&total)[c.waves()][c.side_n() / 2], const W
 
 template <KernelConfig c>
 __device__ void consume(const ptx::TensorMap& d_map, const KernelArgs& args, int n, int k_blocks,
-                        Schedule<c> schedule, Shared<c> shared) {
+                        Schedule<c> schedule, Shared<c> shared, int part) {
     // Through a shuffle the compiler sees that it is the same in all lanes: operand addresses then
     // stay in uniform registers.
     const int group = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / kWarpgroup, 0) - 1;
@@ -256,35 +234,30 @@ __device__ void consume(const ptx::TensorMap& d_map, const KernelArgs& args, int
         if (more)
             weights =
                 WeightScales<c>(args, next, n, k_blocks);  // on their way while this tile is stored
-        int column_begin = 0, column_end = c.side_n() / 8;
-        if constexpr (c.k_groups > 1) {
-            if (group < c.row_groups() && thread == 0) ptx::store_wait_read();
-            ptx::named_barrier(kAllMath, c.math_groups * kWarpgroup);
-            add_groups<c>(total[0], shared, group, thread);
-            if (group >= c.row_groups()) continue;
-        }
-        if constexpr (c.split_k > 1)
-            add_parts<c>(args, total[0], group, thread, column_begin, column_end);
+        const Columns columns = columns_of<c>(part);
+        if constexpr (c.split_k > 1) add_parts<c>(total[0], shared, part, group, thread);
         if constexpr (c.f32_out) {
-            store_f32<c>(args, w, n, total, column_begin, column_end, group, thread);
+            store_f32<c>(args, w, n, total, columns, group, thread);
         } else {
 #pragma unroll
             for (int wave = 0; wave < c.waves(); ++wave)
-                store_bf16<c>(d_map, args, w, n, total[wave], wave, column_begin, column_end,
+                store_bf16<c>(d_map, args, w, n, total[wave], wave, columns,
                               shared.staging(group) + wave * c.slabs() * (64 * 128), group, thread);
         }
     }
     // The end of the grid makes stores visible; their shared memory must live until it is read.
-    if (group < c.row_groups() && thread == 0) ptx::store_wait_read();
+    if (thread == 0) ptx::store_wait_read();
 }
 
 // ---- the kernel ----
+
+inline constexpr u32 kBegun = 0;  // named barrier: barriers are made, tiles are counted
 
 // First tile and first row (contiguous) or rows (masked) of each group, by one warp.
 template <KernelConfig c>
 __device__ inline void count_tiles(const KernelArgs& args, int n, int* first_tile, int* first_row) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int tiles_n = (n + c.tile_n * c.cluster_n - 1) / (c.tile_n * c.cluster_n);
+    const int tiles_n = (n + c.tile_n - 1) / c.tile_n;
     int before = 0;
     for (int g0 = 0; g0 < args.num_groups; g0 += 32) {
         const int g = g0 + lane;
@@ -335,7 +308,7 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
     const Shared<c> shared{(ptx::shared_address(memory) + 1023) / 1024 * 1024};
     const int n = args.n;
     const int k_blocks = (args.k + kBlockK - 1) / kBlockK;
-    const int rank = c.cluster() > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
+    const int part = c.split_k > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
 
     int* first_tile = nullptr;
     int* first_row = nullptr;
@@ -350,30 +323,30 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
         ptx::prefetch_map(b_map);
         for (int i = 0; i < c.stages(); ++i) {
             ptx::barrier_init(shared.full(i), 1);
-            ptx::barrier_init(shared.empty(i), c.row_groups() * kReleases * c.cluster());
+            ptx::barrier_init(shared.empty(i), c.math_groups * kReleases);
+        }
+        if constexpr (c.split_k > 1) {
+            ptx::barrier_init(shared.parts(), 1);
+            ptx::barrier_expect(shared.parts(), bytes_of_parts<c>(part));
         }
         ptx::fence_barrier_init();
     }
-    if constexpr (c.cluster() > 1) {
-        ptx::cluster_arrive();
-        ptx::cluster_wait();
-    } else {
-        __syncthreads();
-    }
+    if constexpr (c.split_k > 1) ptx::cluster_arrive();  // add_parts waits
+    // The thread that loads made the barriers itself: it waits for nothing but the groups' tiles.
+    if (c.groups == Groups::kDense && threadIdx.x < kWarpgroup)
+        ptx::named_barrier_arrive(kBegun, c.threads());
+    else
+        ptx::named_barrier(kBegun, c.threads());
 
     const Schedule<c> schedule(args, n, k_blocks, first_tile, first_row,
-                               static_cast<int>(blockIdx.x) / c.cluster(),
-                               static_cast<int>(gridDim.x) / c.cluster(), rank);
+                               static_cast<int>(blockIdx.x) / c.split_k,
+                               static_cast<int>(gridDim.x) / c.split_k, part);
     if (threadIdx.x < kWarpgroup) {
         ptx::fewer_registers<kProducerRegisters<c>>();
-        if (threadIdx.x == 0) produce<c>(a_map, b_map, args, n, k_blocks, schedule, shared, rank);
+        if (threadIdx.x == 0) produce<c>(a_map, b_map, args, n, k_blocks, schedule, shared);
     } else {
         ptx::more_registers<kMathRegisters<c>>();
-        consume<c>(d_map, args, n, k_blocks, schedule, shared);
-    }
-    if constexpr (c.cluster() > 1) {  // nobody leaves while others still write to its memory
-        ptx::cluster_arrive();
-        ptx::cluster_wait();
+        consume<c>(d_map, args, n, k_blocks, schedule, shared, part);
     }
 }
 

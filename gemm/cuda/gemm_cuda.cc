@@ -15,7 +15,7 @@ using cuda::Groups;
 using cuda::Problem;
 
 constexpr int64_t kMaxRows = int64_t{1} << 30;  // kernels count rows and tiles in 32 bits
-constexpr int64_t kDecodeRows = 128;
+constexpr int64_t kDecodeRows = 128;  // at most, where the number of rows chooses the family
 
 bool aligned_16(const void* p) {
     return reinterpret_cast<uintptr_t>(p) % 16 == 0;
@@ -66,9 +66,9 @@ void set_scales(CudaExec& exec, const char* op, Problem& p, const Activations& a
     }
     p.aligned_m = (p.m + 3) / 4 * 4;
     const int64_t bytes = groups * blocks * p.aligned_m * 4;
-    float* to = exec.workspace.as<float>() + exec.scratch_offset() / 4;
-    DSA_CHECK(bytes <= exec.scratch_bytes, op, ": scales of A need ", bytes,
-              " bytes of workspace to be transposed, the context has ", exec.scratch_bytes);
+    float* to = exec.workspace.as<float>();
+    DSA_CHECK(bytes <= exec.workspace.size(), op, ": scales of A need ", bytes,
+              " bytes of workspace to be transposed, the context has ", exec.workspace.size());
     const float* from = a.scale;
     long long stride_m = a.scale_stride_m, stride_k = a.scale_stride_k;
     int g = static_cast<int>(groups), rows = static_cast<int>(p.m), b = static_cast<int>(blocks),
@@ -101,7 +101,7 @@ void plan_and_run(CudaExec& exec, const Problem& p, int64_t expected_rows, bool 
                               p.f32_out, decode_family, exec.multiprocessors};
     const cuda::Plan plan = cuda::choose_plan(request, cuda::built_kernels());
     if (exec.explain) exec.explain(cuda::explain(request, plan));
-    cuda::run(exec, {plan.config, plan.band}, p);
+    cuda::run(exec, {plan.config, plan.band, plan.weight_reads == 1}, p);
 }
 
 void run_grouped(CudaExec& exec, const char* op, Problem& p, const CudaGroupedGemm& g,
@@ -123,19 +123,7 @@ void fp8_gemm_nt(CudaExec& exec, const GemmParams& params) {
     Problem p = problem_of(Groups::kDense, params.m, params.a, params.b, params.d);
     check_operands(kOp, p, params.a, params.b, params.d);
     set_scales(exec, kOp, p, params.a);
-    if (p.m > kDecodeRows && exec.gemm_family == GemmFamily::kByRows) {
-        plan_and_run(exec, p, 0, false);
-        return;
-    }
-    const int64_t size = p.f32_out ? 4 : 2;
-    for (int64_t row = 0; row < params.m; row += kDecodeRows) {
-        Problem part = p;
-        part.m = std::min(kDecodeRows, params.m - row);
-        part.a = static_cast<const uint8_t*>(p.a) + row * p.lda;
-        part.a_scale = p.a_scale + row;
-        part.d = static_cast<uint8_t*>(p.d) + row * p.ldd * size;
-        plan_and_run(exec, part, 0, true);
-    }
+    plan_and_run(exec, p, 0, p.m <= kDecodeRows || exec.gemm_family == GemmFamily::kDecode);
 }
 
 void m_grouped_fp8_gemm_nt_contiguous(CudaExec& exec, const CudaGroupedContiguousParams& params) {

@@ -29,32 +29,35 @@ inline constexpr int kReleases = kWarpgroup / 32;
 #endif
 
 // One kernel of the family. D = A B^T in tiles of tile_m rows x tile_n columns. The matrix
-// instruction takes 64 rows of one operand (its M side) and up to 192 of the other: A on the M side
-// for many rows, the weight there (`swapped`) for few.
+// instruction takes 64 rows of one operand (its M side) and 8 to 192 of the other: A on the M side,
+// or, for few rows, the weight there (`swapped`).
 struct KernelConfig {
     Groups groups = Groups::kDense;
     bool swapped = false;
     int tile_m = 128;
     int tile_n = 128;
-    int cluster_m = 1;    // blocks of a cluster along m: they share the loads of the weight
-    int cluster_n = 1;    // along n: they share the loads of A
-    int split_k = 1;      // blocks that share the k of one tile (swapped, dense)
+    int split_k = 1;      // blocks that share the k of one tile, a cluster (dense)
     int math_groups = 2;  // warpgroups that multiply
-    int k_groups = 1;     // of these: sets that share the k of the block's tile (swapped)
     bool f32_out = false;
 
     constexpr bool operator==(const KernelConfig&) const = default;
-    constexpr int cluster() const { return cluster_m * cluster_n; }
-    constexpr int row_groups() const { return math_groups / k_groups; }
     constexpr int side_m() const { return swapped ? tile_n : tile_m; }  // rows on the M side
     constexpr int side_n() const { return swapped ? tile_m : tile_n; }
-    constexpr int waves() const { return side_m() / (64 * row_groups()); }
+    constexpr int waves() const { return side_m() / (64 * math_groups); }
     constexpr int threads() const { return kWarpgroup * (math_groups + 1); }
-    constexpr int accumulators() const { return waves() * side_n() / 2; }  // a thread
+    // Rows of A that one box of its tensor map loads. Groups end anywhere: boxes without a row are
+    // not loaded.
+    constexpr int load_rows() const {
+        return groups != Groups::kDense && !swapped && tile_m > 64 ? 64 : tile_m;
+    }
     // Rows of D that one box of its tensor map stores: 64 columns each.
     constexpr int store_rows() const { return swapped ? 8 : 64; }
     // Slabs of 64 columns of D that a warpgroup stages.
-    constexpr int slabs() const { return swapped ? 1 : tile_n / 64; }
+    constexpr int slabs() const { return swapped ? 1 : (tile_n + 63) / 64; }
+    // The tensor map of D stores whole slabs; narrower pieces are stored by threads.
+    constexpr bool boxes_fit() const { return swapped || (split_k == 1 && tile_n % 64 == 0); }
+    // Groups of 8 of side N whose sums one of the blocks that share k finishes, at most.
+    constexpr int part_columns() const { return (side_n() / 8 + split_k - 1) / split_k; }
 
     // Shared memory, in this order.
     constexpr int stage_m_bytes() const { return side_m() * kBlockK; }
@@ -62,24 +65,22 @@ struct KernelConfig {
     // A tile's scales of A start at the multiple of 4 rows before it.
     constexpr int scale_rows() const { return tile_m + (groups == Groups::kContiguous ? 4 : 0); }
     constexpr int scale_bytes() const { return (scale_rows() * 4 + 127) / 128 * 128; }
-    constexpr int staging_bytes()
-        const {  // of one warpgroup; of sums that blocks exchange if larger
+    constexpr int staging_bytes() const {  // of one warpgroup: D, or the sums of other blocks
         const int slab = (swapped ? tile_m : 64) * 128;
         const int bytes = f32_out ? 0 : waves() * slabs() * slab;
-        const int sums = (k_groups - 1) * accumulators() * kWarpgroup * 4;
+        const int sums = (split_k - 1) * part_columns() * kWarpgroup * 16;
         return bytes > sums ? bytes : sums;
     }
     constexpr int stage_bytes() const {  // with its two barriers
         return stage_m_bytes() + stage_n_bytes() + scale_bytes() + 2 * 8;
     }
     constexpr int other_bytes() const {
-        return 1024 + row_groups() * staging_bytes() +
+        return 1024 + math_groups * staging_bytes() + (split_k > 1 ? 8 : 0) +
                (groups == Groups::kDense ? 0 : 2 * (kMaxGroups + 1) * 4);
     }
-    // As many as fit; each stage always goes to the same set of warpgroups.
-    constexpr int stages() const {
+    constexpr int stages() const {  // as many as fit
         const int fit = (kSharedBytes - other_bytes()) / stage_bytes();
-        return (fit > 12 ? 12 : fit) / k_groups * k_groups;
+        return fit > 12 ? 12 : fit;
     }
     constexpr int shared_bytes() const { return other_bytes() + stages() * stage_bytes(); }
 };
@@ -90,14 +91,13 @@ struct KernelArgs {
     int k = 0;
     int num_groups = 1;
     int band = 1;  // tiles along m that are next to one another in the order of tiles
+    bool weight_read_once = false;   // no other tile needs the same rows of the weight
     const float* a_scale = nullptr;  // [ceil(k / 128)][aligned_m]; masked: a group each
     int aligned_m = 0;
     const float* b_scale = nullptr;   // [num_groups][ceil(n / 128)][ceil(k / 128)]
     const int* group_rows = nullptr;  // contiguous: offsets [num_groups + 1]; masked: counts
     void* d = nullptr;
     long long ldd = 0;
-    // split_k: [blocks][row_groups][accumulators / 4][128][4], empty between calls
-    float* parts = nullptr;
 };
 
 }  // namespace dsa::gemm::cuda

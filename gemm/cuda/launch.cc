@@ -19,7 +19,7 @@ struct Loaded {
 };
 
 device::LaunchShape shape_of(const KernelConfig& c, int blocks) {
-    return {blocks, c.threads(), c.cluster(), c.shared_bytes()};
+    return {blocks, c.threads(), c.split_k, c.shared_bytes()};
 }
 
 const Loaded& load(const BuiltKernel& built) {
@@ -31,8 +31,8 @@ const Loaded& load(const BuiltKernel& built) {
         auto fresh = std::make_unique<Loaded>();
         fresh->library = device::Library(built.cubin);
         fresh->kernel = fresh->library.kernel("fp8_gemm", built.config.shared_bytes());
-        fresh->clusters = device::max_active_clusters(
-            fresh->kernel, shape_of(built.config, built.config.cluster()));
+        fresh->clusters = device::max_active_clusters(fresh->kernel,
+                                                      shape_of(built.config, built.config.split_k));
         entry = std::move(fresh);
     }
     return *entry;
@@ -55,9 +55,8 @@ void run(CudaExec& exec, const Launch& launch, const Problem& p) {
     const int64_t rows = p.groups == Groups::kMasked ? p.num_groups * p.m : p.m;
     using device::BoxType;
 
-    device::BoxParams a_box{p.a, BoxType::kByte, rows, p.k, p.lda, c.tile_m / c.cluster_n, kBlockK};
-    device::BoxParams b_box{
-        p.b, BoxType::kByte, p.num_groups * p.n, p.k, p.k, c.tile_n / c.cluster_m, kBlockK};
+    device::BoxParams a_box{p.a, BoxType::kByte, rows, p.k, p.lda, c.load_rows(), kBlockK};
+    device::BoxParams b_box{p.b, BoxType::kByte, p.num_groups * p.n, p.k, p.k, c.tile_n, kBlockK};
     device::TensorMap a_map = device::tensor_map(a_box);
     device::TensorMap b_map = device::tensor_map(b_box);
     device::TensorMap d_map{};
@@ -71,25 +70,23 @@ void run(CudaExec& exec, const Launch& launch, const Problem& p) {
     args.k = static_cast<int>(p.k);
     args.num_groups = static_cast<int>(p.num_groups);
     args.band = launch.band;
+    args.weight_read_once = launch.weight_read_once;
     args.a_scale = p.a_scale;
     args.aligned_m = static_cast<int>(p.aligned_m);
     args.b_scale = p.b_scale;
     args.group_rows = p.group_rows;
     args.d = p.d;
     args.ldd = p.ldd;
-    args.parts = exec.workspace.as<float>();
 
-    int64_t tiles = ceil_div(p.m, c.tile_m * c.cluster_m) * ceil_div(p.n, c.tile_n * c.cluster_n);
+    int64_t tiles = ceil_div(p.m, c.tile_m) * ceil_div(p.n, c.tile_n);
     if (p.groups == Groups::kMasked) tiles *= p.num_groups;
     if (p.groups == Groups::kContiguous)  // at most; each group may end with a cut tile
-        tiles = (ceil_div(p.m, c.tile_m * c.cluster_m) + p.num_groups) *
-                ceil_div(p.n, c.tile_n * c.cluster_n);
-    const int clusters = static_cast<int>(std::min<int64_t>(tiles * c.split_k, loaded.clusters));
-    if (c.split_k > 1 && clusters < tiles * c.split_k)
-        throw_error(ErrorCode::kInternal, "fp8_gemm_nt: ", tiles * c.split_k,
-                    " clusters wait for each other, the device runs ", loaded.clusters);
+        tiles = (ceil_div(p.m, c.tile_m) + p.num_groups) * ceil_div(p.n, c.tile_n);
+    // Clusters that share k have one tile each; others go on to the next tile.
+    if (c.split_k == 1) tiles = std::min<int64_t>(tiles, loaded.clusters);
+    const int clusters = static_cast<int>(tiles);
     void* arguments[] = {&a_map, &b_map, &d_map, &args};
-    device::launch(loaded.kernel, shape_of(c, clusters * c.cluster()), arguments, exec.stream);
+    device::launch(loaded.kernel, shape_of(c, clusters * c.split_k), arguments, exec.stream);
 }
 
 }  // namespace dsa::gemm::cuda

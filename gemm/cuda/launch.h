@@ -30,7 +30,8 @@ struct Problem {
 // How a kernel runs on a problem.
 struct Launch {
     KernelConfig config;
-    int band = 8;  // tiles along m next to one another in the order of tiles
+    int band = 8;                   // tiles along m next to one another in the order of tiles
+    bool weight_read_once = false;  // one tile along m: the weight need not stay in L2
 };
 void run(CudaExec& exec, const Launch& launch, const Problem& p);
 

@@ -1,7 +1,9 @@
 #include "gemm/cuda/plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <vector>
 
 #include "dsa/error.h"
 
@@ -9,13 +11,17 @@ namespace dsa::gemm::cuda {
 namespace {
 
 // Of an H100 under load: clock, what a tensor core does in a clock (products of a multiprocessor),
-// and reads of memory.
+// and bytes that come from memory and from L2.
 constexpr double kClocksPerUs = 1600.0;
 constexpr double kProductsPerClock = 4096.0;
 constexpr double kBytesPerUs = 2.6e6;
+constexpr double kL2BytesPerUs = 9.0e6;
 constexpr double kLaunchUs = 3.0;
-constexpr double kTileClocks = 2500.0;  // filling the pipeline and storing a tile
-constexpr int kDecodeRows = 64;         // of the weight, a block of the decode family
+constexpr double kTileClocks = 2500.0;   // filling the pipeline and storing a tile
+constexpr double kStageClocks = 40.0;    // between a stage's products and the next one's
+constexpr double kPartsClocks = 3000.0;  // exchanging the sums of a tile, filling the pipeline anew
+constexpr double kAsGood = 1.05;         // the model is not more exact than that
+constexpr int kDecodeRows = 64;          // of the weight, a block, where decode_split counts blocks
 
 int64_t rows_of_group(const PlanRequest& r) {
     if (r.groups == Groups::kDense) return r.m;
@@ -23,50 +29,52 @@ int64_t rows_of_group(const PlanRequest& r) {
     return r.groups == Groups::kMasked ? r.m : std::max<int64_t>(1, ceil_div(r.m, r.num_groups));
 }
 
-// Share of the tensor cores' rate that tiles of this shape reach (measured, many tiles, k = 7168).
-double efficiency(const KernelConfig& c) {
-    if (c.swapped) return 0.5;
-    if (c.tile_m == 256) return 0.85;
-    return c.tile_n == 192 ? 0.80 : 0.65;
+// Clocks of one stage (128 of k). Shared memory moves 128 bytes a clock, one row of an operand: the
+// copy engine writes both sides once, and each product of 64 rows of side M reads them and side N.
+double stage_clocks(const KernelConfig& c) {
+    const double multiply =
+        static_cast<double>(kBlockK) * c.side_m() * c.side_n() / kProductsPerClock;
+    const double shared = c.side_m() + c.side_n() + c.side_m() / 64.0 * (64 + c.side_n());
+    // With one product of 64 rows a stage nothing of a warpgroup's own is under way meanwhile.
+    return std::max(multiply, shared) + kStageClocks * (c.waves() == 1 && c.side_n() > 128 ? 2 : 1);
 }
 
 bool serves(const PlanRequest& r, const KernelConfig& c) {
     if (c.groups != r.groups || c.f32_out != r.f32_out) return false;
-    if (r.groups == Groups::kDense) {
-        if (c.swapped != r.decode_family) return false;
-        if (!r.decode_family) return true;
-        return c.tile_m >= r.m && c.tile_n == kDecodeRows &&
-               c.split_k == decode_split(r.n, r.k, r.multiprocessors);
-    }
-    return true;
+    const bool splits = r.groups == Groups::kDense && r.decode_family;
+    return c.split_k == (splits ? decode_split(r.n, r.k, r.multiprocessors) : 1);
 }
 
 Plan estimate(const PlanRequest& r, const KernelConfig& c) {
     const int64_t rows = rows_of_group(r);
     const int64_t k_blocks = ceil_div(r.k, kBlockK);
-    const int64_t tiles = r.num_groups * ceil_div(rows, c.tile_m * c.cluster_m) * c.cluster_m *
-                          ceil_div(r.n, c.tile_n * c.cluster_n) * c.cluster_n * c.split_k;
+    const int64_t tiles =
+        r.num_groups * ceil_div(rows, c.tile_m) * ceil_div(r.n, c.tile_n) * c.split_k;
     Plan plan;
     plan.config = c;
-    plan.weight_reads = ceil_div(rows, c.tile_m * c.cluster_m);
+    plan.weight_reads = ceil_div(rows, c.tile_m);
     plan.waves = static_cast<double>(tiles) / r.multiprocessors;
-    const double clocks = static_cast<double>(ceil_div(k_blocks, c.split_k)) * kBlockK * c.tile_m *
-                              c.tile_n / kProductsPerClock / efficiency(c) +
-                          kTileClocks;
-    plan.multiply_us =
-        static_cast<double>(ceil_div(tiles, r.multiprocessors)) * clocks / kClocksPerUs;
+    const double rounds = std::ceil(plan.waves);
+    const double clocks = static_cast<double>(ceil_div(k_blocks, c.split_k)) * stage_clocks(c) +
+                          kTileClocks + (c.split_k > 1 ? kPartsClocks : 0.0);
+    plan.multiply_us = rounds * clocks / kClocksPerUs;
     const int64_t bytes =
         r.num_groups * (rows * r.k + r.n * r.k + rows * r.n * (r.f32_out ? 4 : 2));
-    plan.memory_us = static_cast<double>(bytes) / kBytesPerUs;
-    plan.band = std::max(1, 2048 / (c.tile_m * c.cluster_m));
+    const double from_l2 = static_cast<double>(
+        tiles * (c.tile_n + std::min<int64_t>(rows, c.tile_m)) * ceil_div(r.k, c.split_k));
+    // In a last round with few tiles few blocks load; a tenth of the time is not noticed.
+    const double idle =
+        plan.waves > 1.0 ? std::max((rounds - plan.waves) / rounds - 0.1, 0.0) : 0.0;
+    plan.memory_us = std::max(static_cast<double>(bytes) / kBytesPerUs * (1.0 + 0.25 * idle),
+                              from_l2 / kL2BytesPerUs);
+    plan.band = std::max(1, (r.k > 4096 ? 2048 : 4096) / c.tile_m);  // A's rows stay in L2
     return plan;
 }
 
-// Where memory bounds both: fewer reads of the weight, then smaller tiles.
-bool better(const Plan& a, const Plan& b) {
-    if (a.us() != b.us()) return a.us() < b.us();
+// Of two that take about as long: fewer reads of the weight, then smaller tiles.
+bool smaller(const Plan& a, const Plan& b) {
     if (a.weight_reads != b.weight_reads) return a.weight_reads < b.weight_reads;
-    return a.multiply_us < b.multiply_us;
+    return a.config.tile_m * a.config.tile_n < b.config.tile_m * b.config.tile_n;
 }
 
 }  // namespace
@@ -77,38 +85,39 @@ double Plan::us() const {
 
 int decode_split(int64_t n, int64_t k, int multiprocessors) {
     const int64_t tiles = ceil_div(n, kDecodeRows), k_blocks = ceil_div(k, kBlockK);
-    if (2 * tiles + tiles / 4 > multiprocessors) return 1;  // enough blocks to keep memory busy
+    // A cluster lies within one part of the device, where clusters of four leave some blocks idle.
+    const auto fit = [&](int64_t split) {
+        return split * tiles <= (split == 2 ? multiprocessors : multiprocessors * 10 / 11);
+    };
     int split = 1;
-    while (split < 8 && 2 * split * tiles <= multiprocessors && 16 * split <= k_blocks) split *= 2;
+    while (split < 8 && fit(2 * split) && 16 * split <= k_blocks) split *= 2;
     return split;
 }
 
 Plan choose_plan(const PlanRequest& r, std::span<const BuiltKernel> kernels) {
-    Plan best;
-    bool found = false;
-    for (const BuiltKernel& kernel : kernels) {
-        if (!serves(r, kernel.config)) continue;
-        const Plan plan = estimate(r, kernel.config);
-        if (!found || better(plan, best)) best = plan;
-        found = true;
-    }
-    if (!found)
+    std::vector<Plan> plans;
+    for (const BuiltKernel& kernel : kernels)
+        if (serves(r, kernel.config)) plans.push_back(estimate(r, kernel.config));
+    if (plans.empty())
         throw_error(ErrorCode::kInternal, "fp8_gemm_nt: no kernel for m ", r.m, ", n ", r.n, ", k ",
                     r.k);
-    return best;
+    double least = plans[0].us();
+    for (const Plan& plan : plans) least = std::min(least, plan.us());
+    std::erase_if(plans, [&](const Plan& plan) { return plan.us() > kAsGood * least; });
+    return *std::min_element(plans.begin(), plans.end(), smaller);
 }
 
 std::string explain(const PlanRequest& r, const Plan& plan) {
     const KernelConfig& c = plan.config;
     char text[256];
     std::snprintf(text, sizeof text,
-                  "m %lld n %lld k %lld groups %lld: %s %dx%d, cluster %dx%d, split %d, %d stages; "
+                  "m %lld n %lld k %lld groups %lld: %s %dx%d, split %d, %d stages; "
                   "%.2f waves, "
                   "multiply %.1f us, memory %.1f us: %s bounds",
                   static_cast<long long>(r.m), static_cast<long long>(r.n),
                   static_cast<long long>(r.k), static_cast<long long>(r.num_groups),
-                  c.swapped ? "swapped" : "normal", c.tile_m, c.tile_n, c.cluster_m, c.cluster_n,
-                  c.split_k, c.stages(), plan.waves, plan.multiply_us, plan.memory_us,
+                  c.swapped ? "swapped" : "normal", c.tile_m, c.tile_n, c.split_k, c.stages(),
+                  plan.waves, plan.multiply_us, plan.memory_us,
                   plan.multiply_us > plan.memory_us ? "multiplying" : "memory");
     return text;
 }

@@ -17,7 +17,7 @@ struct PlanRequest {
     int64_t num_groups = 1;
     int64_t expected_rows = 0;  // of a group; 0: m / num_groups, masked: m
     bool f32_out = false;
-    bool decode_family = false;  // dense: the order of sums of up to 128 rows. m <= 128 then
+    bool decode_family = false;  // dense: the order of sums of up to 128 rows
     int multiprocessors = 132;
 };
 
@@ -27,7 +27,7 @@ struct Plan {
     int64_t weight_reads = 1;  // times that each group's weight goes to the multiprocessors
     double waves = 0.0;  // rounds of tiles over the multiprocessors, the last one may be partial
     double multiply_us = 0.0;  // of the tensor cores
-    double memory_us = 0.0;    // each operand read or written once
+    double memory_us = 0.0;    // each operand read or written once, or what tiles read from L2
     double us() const;
 };
 

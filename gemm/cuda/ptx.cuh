@@ -31,17 +31,6 @@ __device__ inline void barrier_expect(u32 barrier, u32 bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                  : "memory");
 }
-// An arrival at the barrier at the same place in block `rank` of the cluster.
-__device__ inline void barrier_arrive_at(u32 barrier, u32 rank) {
-    asm volatile(
-        "{\n"
-        ".reg .b32 remote;\n"
-        "mapa.shared::cluster.u32 remote, %0, %1;\n"
-        "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
-        "}" ::"r"(barrier),
-        "r"(rank)
-        : "memory");
-}
 __device__ inline void barrier_arrive(u32 barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
@@ -62,6 +51,22 @@ __device__ inline void barrier_wait(u32 barrier, u32 parity) {
     while (!barrier_try_wait(barrier, parity)) {
     }
 }
+// The same where other blocks of the cluster wrote what the barrier counts.
+__device__ inline void barrier_wait_cluster(u32 barrier, u32 parity) {
+    u32 done;
+    do {
+        asm volatile(
+            "{\n"
+            ".reg .pred p;\n"
+            "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
+            "selp.u32 %0, 1, 0, p;\n"
+            "}"
+            : "=r"(done)
+            : "r"(barrier), "r"(parity)
+            : "memory");
+    } while (done == 0);
+}
+
 // ---- the copy engine ----
 
 // L2 policies of 128-byte lines, as createpolicy.fractional makes them for the whole range.
@@ -87,15 +92,6 @@ __device__ inline void load_bytes(u32 to, const void* from, u32 bytes, u32 barri
         "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
             "r"(to),
         "l"(from), "r"(bytes), "r"(barrier)
-        : "memory");
-}
-// As load_box, into the same place of each block of the cluster named in `blocks`, a bit a block.
-__device__ inline void load_box_multicast(u32 to, const TensorMap& map, int x, int y, u32 barrier,
-                                          unsigned short blocks, u64 policy) {
-    asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
-        ".multicast::cluster.L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5, %6;" ::"r"(to),
-        "l"(&map), "r"(x), "r"(y), "r"(barrier), "h"(blocks), "l"(policy)
         : "memory");
 }
 __device__ inline void store_box(const TensorMap& map, u32 from, int x, int y) {
@@ -132,6 +128,10 @@ __device__ inline void cluster_wait() {
 __device__ inline void named_barrier(u32 id, u32 threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
+// As named_barrier for the others, without waiting for them.
+__device__ inline void named_barrier_arrive(u32 id, u32 threads) {
+    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 template <int kRegisters>
 __device__ inline void more_registers() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
@@ -164,14 +164,26 @@ __device__ inline uint4 load_shared_16(u32 address) {
 __device__ inline void store_shared(u32 address, float value) {
     asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
 }
-// What another block wrote, perhaps a moment ago; each float is old or new by itself.
-__device__ inline float4 load_relaxed(const float4* p) {
+__device__ inline float4 load_shared4(u32 address) {
     float4 v;
-    asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
                  : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-                 : "l"(p)
+                 : "r"(address)
                  : "memory");
     return v;
+}
+// To the same place in block `rank` of the cluster; the bytes count at its barrier.
+__device__ inline void store_remote(u32 address, u32 rank, u32 barrier, float4 v) {
+    asm volatile(
+        "{\n"
+        ".reg .b32 to, at;\n"
+        "mapa.shared::cluster.u32 to, %0, %2;\n"
+        "mapa.shared::cluster.u32 at, %1, %2;\n"
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [to], {%3, %4, %5, %6}, "
+        "[at];\n"
+        "}" ::"r"(address),
+        "r"(barrier), "r"(rank), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+        : "memory");
 }
 
 // Two fp32 as bf16, to nearest even; `low` in the lower half.

@@ -1,6 +1,6 @@
 #pragma once
-// Which tile a cluster of blocks works on next. Warps of a block ask independently and get the same
-// answers.
+// Which tile a block, or the cluster of those that share a tile's k, works on next. Warps of a
+// block ask independently and get the same answers.
 
 #include "kernel_config.h"
 
@@ -22,36 +22,28 @@ template <KernelConfig c>
 class Schedule {
   public:
     // first_tile, first_row: of each group, in shared memory; unused where dense. cluster: this
-    // one, of `clusters`.
+    // one, of `clusters`; part: which part of k is this block's.
     __device__ Schedule(const KernelArgs& a, int n, int k_blocks, const int* first_tile,
-                        const int* first_row, int cluster, int clusters, int rank)
+                        const int* first_row, int cluster, int clusters, int part)
         : a_(a),
           first_tile_(first_tile),
           first_row_(first_row),
           k_blocks_(k_blocks),
           next_(cluster),
           step_(clusters),
-          rank_(rank) {
-        tiles_n_ = (n + c.tile_n * c.cluster_n - 1) / (c.tile_n * c.cluster_n);
+          part_(part) {
+        tiles_n_ = (n + c.tile_n - 1) / c.tile_n;
         tiles_ = c.groups == Groups::kDense ? tiles_m(a.m) * tiles_n_ : first_tile[a.num_groups];
     }
 
     __device__ bool next(Work& w) {
-        if constexpr (c.split_k > 1) {  // the block's only work is its part of the k of a tile
-            const int part = next_ % c.split_k, tile = next_ / c.split_k;
-            if (tile >= tiles_) return false;
-            locate(tile, w, k_blocks_ * part / c.split_k, k_blocks_ * (part + 1) / c.split_k);
-        } else {
-            if (next_ >= tiles_) return false;
-            locate(next_, w, 0, k_blocks_);
-        }
-        next_ = c.split_k > 1 ? tiles_ * c.split_k : next_ + step_;
+        if (next_ >= tiles_) return false;
+        locate(next_, w, k_blocks_ * part_ / c.split_k, k_blocks_ * (part_ + 1) / c.split_k);
+        next_ = c.split_k > 1 ? tiles_ : next_ + step_;  // a cluster that shares k has one tile
         return true;
     }
 
-    __device__ static int tiles_m(int rows) {
-        return (rows + c.tile_m * c.cluster_m - 1) / (c.tile_m * c.cluster_m);
-    }
+    __device__ static int tiles_m(int rows) { return (rows + c.tile_m - 1) / c.tile_m; }
 
   private:
     __device__ void locate(int tile, Work& w, int k_begin, int k_end) const {
@@ -81,17 +73,15 @@ class Schedule {
         const int height = min(a_.band, count - band * a_.band);
         const int at_n = tile / height;
         const int at_m = band * a_.band + tile - at_n * height;
-        w.row = row0 + (at_m * c.cluster_m + (rank_ % c.cluster_m)) * c.tile_m;
+        w.row = row0 + at_m * c.tile_m;
         w.row_end = row0 + rows;
-        w.col = (at_n * c.cluster_n + rank_ / c.cluster_m % c.cluster_n) * c.tile_n;
+        w.col = at_n * c.tile_n;
     }
-
-    static_assert(c.split_k == 1 || c.cluster() == 1);
 
     const KernelArgs& a_;
     const int* first_tile_;
     const int* first_row_;
-    int k_blocks_, next_, step_, rank_;
+    int k_blocks_, next_, step_, part_;
     int tiles_n_, tiles_;
 };
 

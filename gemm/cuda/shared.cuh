@@ -16,7 +16,7 @@ struct Shared {
 
     __device__ u32 staging(int group) const { return base + group * c.staging_bytes(); }
     __device__ u32 side_m(int stage) const {
-        return base + c.row_groups() * c.staging_bytes() + stage * c.stage_m_bytes();
+        return base + c.math_groups * c.staging_bytes() + stage * c.stage_m_bytes();
     }
     __device__ u32 side_n(int stage) const {
         return side_m(c.stages()) + stage * c.stage_n_bytes();
@@ -24,7 +24,9 @@ struct Shared {
     __device__ u32 scale(int stage) const { return side_n(c.stages()) + stage * c.scale_bytes(); }
     __device__ u32 full(int stage) const { return scale(c.stages()) + stage * 8; }
     __device__ u32 empty(int stage) const { return full(c.stages()) + stage * 8; }
-    __device__ u32 groups() const { return empty(c.stages()); }
+    // Completes when the sums that this block finishes have come from the blocks it shares k with.
+    __device__ u32 parts() const { return empty(c.stages()); }
+    __device__ u32 groups() const { return parts() + (c.split_k > 1 ? 8 : 0); }
 };
 
 }  // namespace dsa::gemm::cuda

@@ -101,9 +101,8 @@ std::vector<std::string> suite(const std::string& op) {
 
 std::string name_of(const KernelConfig& c) {
     char text[160];
-    std::snprintf(text, sizeof text, "%s %dx%d cluster %dx%d split %d",
-                  c.swapped ? "swapped" : "normal", c.tile_m, c.tile_n, c.cluster_m, c.cluster_n,
-                  c.split_k);
+    std::snprintf(text, sizeof text, "%s %dx%d split %d", c.swapped ? "swapped" : "normal",
+                  c.tile_m, c.tile_n, c.split_k);
     return text;
 }
 
@@ -113,9 +112,8 @@ std::vector<KernelConfig> candidates(const CudaShape& s, bool f32) {
     const int most = *std::max_element(s.rows.begin(), s.rows.end());
     for (const auto& built : gemm::cuda::built_kernels()) {
         const KernelConfig& c = built.config;
-        const int64_t tiles = (s.n + c.tile_n - 1) / c.tile_n;
         if (c.groups != s.groups || c.f32_out != f32 || (c.swapped && c.tile_m < most)) continue;
-        if (c.split_k > 1 && (tiles * c.split_k > 132 || s.k < 128 * c.split_k)) continue;
+        if (c.split_k > 1 && (most > 128 || s.k < 128 * c.split_k)) continue;
         all.push_back(c);
     }
     return all;
@@ -158,8 +156,10 @@ class Bench {
         row(
             text, s, checked(test, text), [&] { test.run(exec_); }, "");
         if (!options_.every) return;
+        const int most = *std::max_element(s.rows.begin(), s.rows.end());
         for (const KernelConfig& c : candidates(s, options_.f32)) {
-            const auto call = [&] { run(exec_, {c, 8}, test.problem()); };
+            const bool once = c.tile_m >= most;
+            const auto call = [&] { run(exec_, {c, 8, once}, test.problem()); };
             test.poison();
             call();
             row(text, s, checked(test, text + " " + name_of(c)), call, name_of(c));
