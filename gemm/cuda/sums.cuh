@@ -38,18 +38,35 @@ __device__ void store_f32(const KernelArgs& args, const Work& w, int n,
     }
 }
 
-// Rows [first, first + rows) of a staged slab of 64 columns, of these the pieces of 8 in `pieces`,
-// by all threads of the warpgroup: where the box that the copy engine would store is too large.
+// Rows [first, first + rows) of a staged slab of 64 columns, by all threads of the warpgroup: where
+// a group ends within the box that the copy engine would store.
 __device__ inline void store_cut_slab(const KernelArgs& args, u32 slab, int first, int rows,
-                                      int row, int row_end, int col, int n, Columns pieces,
-                                      int thread) {
+                                      int row, int row_end, int col, int n, int thread) {
     unsigned short* d = static_cast<unsigned short*>(args.d);
-    const int each = pieces.end - pieces.begin;
-    for (int i = thread; i < rows * each; i += kWarpgroup) {
-        const int r = first + i / each, piece = pieces.begin + i % each;
+    for (int i = thread; i < rows * 8; i += kWarpgroup) {
+        const int r = first + i / 8, piece = i % 8;
         if (row + r >= row_end || col + piece * 8 >= n) continue;
         *reinterpret_cast<uint4*>(d + (row + r) * args.ldd + col + piece * 8) =
             ptx::load_shared_16(slab + r * 128 + ((piece ^ (r & 7)) << 4));
+    }
+}
+
+// bf16 pairs, straight from the registers: A on side M, fewer columns than a box has.
+template <KernelConfig c>
+__device__ void store_pairs(const KernelArgs& args, const Work& w, int n,
+                            const float (&total)[c.side_n() / 2], Columns columns, int group,
+                            int thread) {
+    unsigned short* d = static_cast<unsigned short*>(args.d);
+    const int row = w.row + 64 * group + thread / 32 * 16 + thread % 32 / 4;
+#pragma unroll
+    for (int j = 0; j < c.side_n() / 8; ++j) {
+        const int col = w.col + 8 * j + thread % 4 * 2;
+        if (j < columns.begin || j >= columns.end || col >= n) continue;
+#pragma unroll
+        for (int h = 0; h < 2; ++h)
+            if (row + 8 * h < w.row_end)
+                *reinterpret_cast<u32*>(d + (row + 8 * h) * args.ldd + col) =
+                    ptx::pack_bf16(total[4 * j + 2 * h], total[4 * j + 2 * h + 1]);
     }
 }
 
@@ -79,7 +96,6 @@ __device__ void store_bf16(const ptx::TensorMap& d_map, const KernelArgs& args, 
     } else {
 #pragma unroll
         for (int j = 0; j < c.side_n() / 8; j += 2) {
-            if (j + 2 <= columns.begin || j >= columns.end) continue;
             const int row = warp * 16 + lane / 8 % 2 * 8 + lane % 8, column = j + lane / 16;
             ptx::store_matrices(
                 staging + column / 8 * (64 * 128) + row * 128 + (((column % 8) ^ (row & 7)) << 4),
@@ -97,14 +113,10 @@ __device__ void store_bf16(const ptx::TensorMap& d_map, const KernelArgs& args, 
         for (int box = first_box; box < boxes && col < n; ++box) {
             const int row = row0 + box * kRows;
             if (row >= w.row_end) break;
-            if (c.boxes_fit() && (c.groups == Groups::kDense || row + kRows <= w.row_end)) {
+            if (c.groups == Groups::kDense || row + kRows <= w.row_end) {
                 if (thread == 0) ptx::store_box(d_map, from + box * kRows * 128, col, row);
             } else {
-                const Columns pieces = c.swapped ? Columns{0, 8}
-                                                 : Columns{max(columns.begin - 8 * slab, 0),
-                                                           min(columns.end - 8 * slab, 8)};
-                store_cut_slab(args, from, box * kRows, kRows, row0, w.row_end, col, n, pieces,
-                               thread);
+                store_cut_slab(args, from, box * kRows, kRows, row0, w.row_end, col, n, thread);
             }
         }
     }
