@@ -238,8 +238,8 @@ __device__ void consume(const ptx::TensorMap& d_map, const KernelArgs& args, int
         if constexpr (c.split_k > 1) add_parts<c>(total[0], shared, part, group, thread);
         if constexpr (c.f32_out) {
             store_f32<c>(args, w, n, total, columns, group, thread);
-        } else if constexpr (!c.boxes_fit()) {
-            store_pairs<c>(args, w, n, total[0], columns, group, thread);
+        } else if constexpr (!c.stores_boxes()) {
+            store_columns<c>(args, w, n, total[0], columns, group, thread);
         } else {
 #pragma unroll
             for (int wave = 0; wave < c.waves(); ++wave)

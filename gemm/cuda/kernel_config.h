@@ -54,8 +54,9 @@ struct KernelConfig {
     constexpr int store_rows() const { return swapped ? 8 : 64; }
     // Slabs of 64 columns of D that a warpgroup stages.
     constexpr int slabs() const { return swapped ? 1 : tile_n / 64; }
-    // The copy engine stores whole slabs of D; narrower pieces go straight from the registers.
-    constexpr bool boxes_fit() const { return swapped || (split_k == 1 && tile_n % 64 == 0); }
+    // By the copy engine; narrow tiles, and the columns that one of several blocks finishes, go
+    // straight from the registers.
+    constexpr bool stores_boxes() const { return swapped || tile_n > 64; }
     // Groups of 8 of side N whose sums one of the blocks that share k finishes, at most.
     constexpr int part_columns() const { return (side_n() / 8 + split_k - 1) / split_k; }
 
@@ -67,7 +68,7 @@ struct KernelConfig {
     constexpr int scale_bytes() const { return (scale_rows() * 4 + 127) / 128 * 128; }
     constexpr int staging_bytes() const {  // of one warpgroup: D, or the sums of other blocks
         const int slab = (swapped ? tile_m : 64) * 128;
-        const int bytes = f32_out || !boxes_fit() ? 0 : waves() * slabs() * slab;
+        const int bytes = f32_out || !stores_boxes() ? 0 : waves() * slabs() * slab;
         const int sums = (split_k - 1) * part_columns() * kWarpgroup * 16;
         return bytes > sums ? bytes : sums;
     }

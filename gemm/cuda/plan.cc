@@ -18,6 +18,7 @@ constexpr double kBytesPerUs = 2.6e6;
 constexpr double kL2BytesPerUs = 9.0e6;
 constexpr double kLaunchUs = 3.0;
 constexpr double kTileClocks = 2500.0;   // filling the pipeline and storing a tile
+constexpr double kChainClocks = 250.0;   // at least, from a stage's first product to its promotion
 constexpr double kStageClocks = 40.0;    // between a stage's products and the next one's
 constexpr double kPartsClocks = 3000.0;  // exchanging the sums of a tile, filling the pipeline anew
 constexpr double kAsGood = 1.05;         // the model is not more exact than that
@@ -36,7 +37,8 @@ double stage_clocks(const KernelConfig& c) {
         static_cast<double>(kBlockK) * c.side_m() * c.side_n() / kProductsPerClock;
     const double shared = c.side_m() + c.side_n() + c.side_m() / 64.0 * (64 + c.side_n());
     // With one product of 64 rows a stage nothing of a warpgroup's own is under way meanwhile.
-    return std::max(multiply, shared) + kStageClocks * (c.waves() == 1 && c.side_n() > 128 ? 2 : 1);
+    return std::max({multiply, shared, kChainClocks}) +
+           kStageClocks * (c.waves() == 1 && c.side_n() > 128 ? 2 : 1);
 }
 
 bool serves(const PlanRequest& r, const KernelConfig& c) {

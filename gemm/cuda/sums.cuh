@@ -51,22 +51,44 @@ __device__ inline void store_cut_slab(const KernelArgs& args, u32 slab, int firs
     }
 }
 
-// bf16 pairs, straight from the registers: A on side M, fewer columns than a box has.
+// Lane q of a quad gives word j to lane j, whose word q it gets.
+__device__ inline void transpose_quad(u32 (&word)[4], int q) {
+#pragma unroll
+    for (int bit = 1; bit <= 2; bit *= 2) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            if (j & bit) continue;
+            u32& low = word[j];
+            u32& high = word[j | bit];
+            const u32 got = __shfl_xor_sync(0xffffffffu, q & bit ? low : high, bit);
+            (q & bit ? low : high) = got;
+        }
+    }
+}
+
+// bf16 straight from the registers, 16 bytes a lane: A on side M, fewer columns than a box has.
 template <KernelConfig c>
-__device__ void store_pairs(const KernelArgs& args, const Work& w, int n,
-                            const float (&total)[c.side_n() / 2], Columns columns, int group,
-                            int thread) {
+__device__ void store_columns(const KernelArgs& args, const Work& w, int n,
+                              const float (&total)[c.side_n() / 2], Columns columns, int group,
+                              int thread) {
     unsigned short* d = static_cast<unsigned short*>(args.d);
-    const int row = w.row + 64 * group + thread / 32 * 16 + thread % 32 / 4;
+    const int row = w.row + 64 * group + thread / 32 * 16 + thread % 32 / 4, q = thread % 4;
 #pragma unroll
-    for (int j = 0; j < c.side_n() / 8; ++j) {
-        const int col = w.col + 8 * j + thread % 4 * 2;
-        if (j < columns.begin || j >= columns.end || col >= n) continue;
+    for (int j = 0; j < c.side_n() / 8; j += 4) {
+        if (j + 4 <= columns.begin || j >= columns.end) continue;
+        const int col = w.col + 8 * (j + q);
 #pragma unroll
-        for (int h = 0; h < 2; ++h)
-            if (row + 8 * h < w.row_end)
-                *reinterpret_cast<u32*>(d + (row + 8 * h) * args.ldd + col) =
-                    ptx::pack_bf16(total[4 * j + 2 * h], total[4 * j + 2 * h + 1]);
+        for (int h = 0; h < 2; ++h) {
+            u32 word[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+                word[i] =
+                    ptx::pack_bf16(total[4 * (j + i) + 2 * h], total[4 * (j + i) + 2 * h + 1]);
+            transpose_quad(word, q);
+            if (j + q >= columns.begin && j + q < columns.end && col < n && row + 8 * h < w.row_end)
+                *reinterpret_cast<uint4*>(d + (row + 8 * h) * args.ldd + col) =
+                    uint4{word[0], word[1], word[2], word[3]};
+        }
     }
 }
 
