@@ -90,6 +90,11 @@ void launch(Kernel kernel, const LaunchShape& shape, void** arguments, void* str
 // Clusters of this shape that run at the same time on the whole device.
 int max_active_clusters(Kernel kernel, const LaunchShape& shape);
 
+// Opens a library of the CUDA toolkit, for example "libcublasLt.so", at run time: the file that
+// environment variable `variable` names, else the version that this was built with, where the
+// loader finds it or under /usr/local/cuda. nullptr if there is none.
+void* open_toolkit_library(const char* name, const char* variable);
+
 // How the copy engine sees a row-major matrix.
 struct alignas(64) TensorMap {
     unsigned char bytes[128];

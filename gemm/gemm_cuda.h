@@ -1,5 +1,5 @@
 #pragma once
-// The FP8 products of gemm.h on a Hopper GPU (sm_90a), built where CUDA is (DSA_CUDA). Pointers in
+// The products of gemm.h on a Hopper GPU (sm_90a), built where CUDA is (DSA_CUDA). Pointers in
 // the parameters are device pointers; calls return as soon as their kernels are queued on the
 // context's stream, and can be captured in a CUDA graph. Any m >= 1; n a multiple of 8, k of 16. A,
 // B and D are 16-byte aligned, row strides multiples of 16 bytes; rows of B are contiguous. Wrong
@@ -20,6 +20,11 @@
 namespace dsa::gemm {
 
 void fp8_gemm_nt(CudaExec& exec, const GemmParams& p);
+
+// A bf16, B bf16: cuBLASLt's product, in fp32 sums whose order depends on m. The library is opened
+// at the first call (DSA_CUBLASLT=PATH names it; kUnsupported where there is none). n and k are
+// multiples of 8. Uses the context's workspace.
+void bf16_gemm_nt(CudaExec& exec, const GemmParams& p);
 
 // Weights of all groups lie one behind another: b.data [num_groups][n, k], b.scale_inv
 // [num_groups][ceil(n / 128), ceil(k / 128)]; at most 512 groups. Groups may be empty; rows that

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -121,20 +123,24 @@ TEST_F(CudaGemm, KernelsLoadInNoTime) {
     }
 }
 
+// Blocks that share k send each other NaNs as they send numbers.
 TEST_F(CudaGemm, NanScalesReachEveryResult) {
-    CudaCase test(stream_, dense(5, 2112, 7168), false, seed_++);
-    const gemm::cuda::Problem& p = test.problem();
-    device::fill(const_cast<float*>(p.a_scale), 0xff, p.aligned_m * (p.k / 128) * 4,
-                 stream_.handle());
-    test.poison();
-    test.run(exec_);
-    const std::vector<uint8_t> out = test.output();
-    for (int64_t row = 0; row < p.m; ++row)
-        for (int64_t col = 0; col < p.n; ++col) {
-            uint16_t d = 0;
-            std::memcpy(&d, out.data() + (row * p.ldd + col) * 2, 2);
-            ASSERT_EQ(d, 0x7fff) << row << " " << col;  // not the poison, 0xffff
-        }
+    ASSERT_GT(gemm::cuda::decode_split(520, 4096, exec_.multiprocessors), 1);
+    for (const int m : {5, 77}) {
+        CudaCase test(stream_, dense(m, 520, 4096), false, seed_++);
+        const gemm::cuda::Problem& p = test.problem();
+        device::fill(const_cast<float*>(p.a_scale), 0xff, p.aligned_m * (p.k / 128) * 4,
+                     stream_.handle());
+        test.poison();
+        test.run(exec_);
+        const std::vector<uint8_t> out = test.output();
+        for (int64_t row = 0; row < p.m; ++row)
+            for (int64_t col = 0; col < p.n; ++col) {
+                uint16_t d = 0;
+                std::memcpy(&d, out.data() + (row * p.ldd + col) * 2, 2);
+                ASSERT_EQ(d, 0x7fff) << row << " " << col;  // not the poison, 0xffff
+            }
+    }
 }
 
 TEST_F(CudaGemm, RepeatsAreEqual) {
@@ -261,6 +267,62 @@ TEST_F(CudaGemm, QuantisesAsTheCpu) {
     }
 }
 
+std::vector<bf16> random_bf16(int64_t count, uint32_t seed) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    std::vector<bf16> x(static_cast<size_t>(count));
+    for (bf16& v : x) v = to_bf16(normal(random));
+    return x;
+}
+
+// Relative error, L2, of d = a b^T as the device left it.
+double relative_error(const std::vector<bf16>& a, const std::vector<bf16>& b,
+                      const std::vector<uint8_t>& d, int64_t n, int64_t k, bool f32) {
+    double difference = 0.0, norm = 0.0;
+    for (size_t at = 0; at < d.size() / (f32 ? 4 : 2); ++at) {
+        const bf16* x = a.data() + static_cast<int64_t>(at) / n * k;
+        const bf16* y = b.data() + static_cast<int64_t>(at) % n * k;
+        double sum = 0.0;
+        for (int64_t i = 0; i < k; ++i) sum += double{to_float(x[i])} * double{to_float(y[i])};
+        float got = 0.0F;
+        bf16 half;
+        if (f32)
+            std::memcpy(&got, d.data() + at * 4, 4);
+        else
+            std::memcpy(&half, d.data() + at * 2, 2);
+        const double off = double{f32 ? got : to_float(half)} - sum;
+        difference += off * off;
+        norm += sum * sum;
+    }
+    return std::sqrt(difference / norm);
+}
+
+TEST_F(CudaGemm, Bf16MatchesDouble) {
+    for (const auto& [m, n, k] :
+         {std::array<int64_t, 3>{1, 264, 7168}, {37, 1032, 520}, {300, 72, 136}})
+        for (const bool f32 : {false, true}) {
+            const std::vector<bf16> a = random_bf16(m * k, 1), b = random_bf16(n * k, 2);
+            std::vector<uint8_t> d(static_cast<size_t>(m * n * (f32 ? 4 : 2)));
+            const device::Buffer a_device(m * k * 2), b_device(n * k * 2),
+                d_device(static_cast<int64_t>(d.size()));
+            device::copy_to_device(a_device.data(), a.data(), a_device.size(), stream_.handle());
+            device::copy_to_device(b_device.data(), b.data(), b_device.size(), stream_.handle());
+            const gemm::GemmParams p{m,
+                                     {a_device.data(), DType::kBF16, k, nullptr, 0, 0},
+                                     {b_device.data(), DType::kBF16, nullptr, n, k},
+                                     {d_device.data(), f32 ? DType::kF32 : DType::kBF16, n}};
+            try {
+                gemm::bf16_gemm_nt(exec_, p);
+            } catch (const Error& e) {
+                ASSERT_EQ(e.code(), ErrorCode::kUnsupported) << e.what();
+                GTEST_SKIP() << e.what();
+            }
+            device::copy_to_host(d.data(), d_device.data(), d_device.size(), stream_.handle());
+            EXPECT_LE(relative_error(a, b, d, n, k, f32), f32 ? 1e-5 : kBf16Error)
+                << m << " " << f32;
+        }
+}
+
 TEST_F(CudaGemm, RefusesBadArguments) {
     CudaCase test(stream_, dense(4, 64, 128), false, 11);
     const gemm::cuda::Problem& p = test.problem();
@@ -274,6 +336,7 @@ TEST_F(CudaGemm, RefusesBadArguments) {
         change(bad);
         EXPECT_THROW(gemm::fp8_gemm_nt(exec_, bad), Error);
     };
+    EXPECT_THROW(gemm::bf16_gemm_nt(exec_, good), Error);  // A and B are e4m3
     refuses([](auto& b) { b.m = 0; });
     refuses([](auto& b) { b.b.n = 60; });
     refuses([](auto& b) { b.b.k = 120; });

@@ -3,9 +3,12 @@
 #include <cuda.h>
 #include <cudaTypedefs.h>
 #include <cuda_runtime_api.h>
+#include <dlfcn.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "dsa/error.h"
 
@@ -165,6 +168,17 @@ int max_active_clusters(Kernel kernel, const LaunchShape& shape) {
     check(cudaOccupancyMaxActiveClusters(&clusters, kernel.handle, &config),
           "cudaOccupancyMaxActiveClusters");
     return clusters;
+}
+
+void* open_toolkit_library(const char* name, const char* variable) {
+    const std::string versioned = std::string(name) + "." + std::to_string(CUDART_VERSION / 1000);
+    std::vector<std::string> paths;
+    if (const char* path = std::getenv(variable)) paths.emplace_back(path);
+    for (const char* folder : {"", "/usr/local/cuda/lib64/", "/usr/local/cuda/extras/CUPTI/lib64/"})
+        paths.push_back(folder + versioned);
+    for (const std::string& path : paths)
+        if (void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+    return nullptr;
 }
 
 TensorMap tensor_map(const BoxParams& p) {

@@ -46,16 +46,6 @@ void CUPTIAPI take_buffer(CUcontext, uint32_t, uint8_t* buffer, size_t, size_t v
     std::free(buffer);
 }
 
-void* open_cupti() {
-    std::vector<std::string> names{"libcupti.so.13", "libcupti.so"};
-    if (const char* path = std::getenv("DSA_CUPTI")) names.insert(names.begin(), path);
-    for (const char* folder : {"/usr/local/cuda/lib64/", "/usr/local/cuda/extras/CUPTI/lib64/"})
-        names.push_back(std::string(folder) + "libcupti.so");
-    for (const std::string& name : names)
-        if (void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
-    return nullptr;
-}
-
 }  // namespace
 
 struct ColdTimer::Cupti {
@@ -67,7 +57,7 @@ struct ColdTimer::Cupti {
 
 ColdTimer::ColdTimer(device::Stream& stream, std::function<void()> overwrite)
     : stream_(stream), overwrite_(std::move(overwrite)) {
-    void* library = open_cupti();
+    void* library = device::open_toolkit_library("libcupti.so", "DSA_CUPTI");
     if (library == nullptr) return;
     auto* cupti = new Cupti;
     const auto find = [&](auto& function, const char* name) {
