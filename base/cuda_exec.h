@@ -22,6 +22,9 @@ struct CudaExec {
     int multiprocessors = 0;
     device::Buffer workspace;  // of one op at a time
     GemmFamily gemm_family = GemmFamily::kByRows;
+    // Where no kernel that was built ahead is as good as one that could be compiled, it is: at the
+    // first such product, in about a second, unless an earlier process kept it (docs/cuda.md).
+    bool compile_kernels = true;
     // Given one line about the kernel that was picked, for each product; empty: nobody asks.
     std::function<void(std::string_view)> explain;
 };

@@ -7,10 +7,13 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <random>
 
 #include "gemm/cuda/built_kernels.h"
+#include "gemm/cuda/jit.h"
 #include "gemm/cuda/plan.h"
 #include "gemm/gemm_cuda.h"
 #include "gemm/quantize.h"
@@ -211,6 +214,35 @@ TEST_F(CudaGemm, SwappedRolesGiveEqualBits) {
         ++kernels;
     }
     EXPECT_GE(kernels, 6);
+}
+
+// Kernels compiled at run time: the family for some requests, against the kernel that was built.
+TEST_F(CudaGemm, CompiledKernelsGiveEqualBits) {
+    if (const std::string why = gemm::cuda::why_no_compiler(); !why.empty()) GTEST_SKIP() << why;
+    std::string folder = (std::filesystem::temp_directory_path() / "dsa_cuda_XXXXXX").string();
+    ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+    ::setenv("XDG_CACHE_HOME", folder.c_str(), 1);
+    for (const auto& [m, n, k] : {std::array{300, 1544, 520}, {77, 2112, 7168}}) {
+        CudaCase test(stream_, dense(m, n, k), true, seed_++);
+        exec_.compile_kernels = false;
+        const std::vector<uint8_t> expected = bits(test);
+        gemm::cuda::PlanRequest request;
+        request.m = m;
+        request.n = n;
+        request.k = k;
+        request.f32_out = true;
+        request.decode_family = m <= 128;
+        request.multiprocessors = exec_.multiprocessors;
+        for (const KernelConfig& c : gemm::cuda::family_for(request)) {
+            test.poison();
+            run(exec_, {c, 3}, test.problem());
+            EXPECT_EQ(test.output(), expected)
+                << c.swapped << " " << c.tile_m << "x" << c.tile_n << " split " << c.split_k;
+        }
+        exec_.compile_kernels = true;
+        EXPECT_EQ(bits(test), expected);
+    }
+    std::filesystem::remove_all(folder);
 }
 
 TEST_F(CudaGemm, RowMajorScalesGiveEqualBits) {

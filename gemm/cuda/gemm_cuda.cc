@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "gemm/cuda/jit.h"
 #include "gemm/cuda/launch.h"
 #include "gemm/cuda/plan.h"
 
@@ -99,7 +100,9 @@ void plan_and_run(CudaExec& exec, const Problem& p, int64_t expected_rows, bool 
     cuda::PlanRequest request{p.groups,  p.m,           p.n,
                               p.k,       p.num_groups,  expected_rows,
                               p.f32_out, decode_family, exec.multiprocessors};
-    const cuda::Plan plan = cuda::choose_plan(request, cuda::built_kernels());
+    cuda::Plan plan = cuda::choose_plan(request, cuda::built_kernels(), exec.compile_kernels);
+    if (!plan.built && !cuda::why_no_compiler().empty())
+        plan = cuda::choose_plan(request, cuda::built_kernels());
     if (exec.explain) exec.explain(cuda::explain(request, plan));
     cuda::run(exec, {plan.config, plan.band, plan.weight_reads == 1}, p);
 }

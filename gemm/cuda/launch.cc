@@ -1,18 +1,20 @@
 #include "gemm/cuda/launch.h"
 
 #include <algorithm>
-#include <map>
 #include <memory>
 #include <mutex>
+#include <vector>
 
-#include "dsa/error.h"
 #include "gemm/cuda/built_kernels.h"
+#include "gemm/cuda/jit.h"
 
 namespace dsa::gemm::cuda {
 namespace {
 
 // A kernel ready to run, and how many clusters of it the device holds.
 struct Loaded {
+    KernelConfig config;
+    std::vector<unsigned char> compiled;  // its cubin, if it was not built ahead
     device::Library library;
     device::Kernel kernel;
     int clusters = 0;
@@ -22,36 +24,36 @@ device::LaunchShape shape_of(const KernelConfig& c, int blocks) {
     return {blocks, c.threads(), c.split_k, c.shared_bytes()};
 }
 
-const Loaded& load(const BuiltKernel& built) {
-    static std::mutex mutex;
-    static std::map<const unsigned char*, std::unique_ptr<Loaded>> loaded;
-    const std::lock_guard lock(mutex);
-    std::unique_ptr<Loaded>& entry = loaded[built.cubin];
-    if (entry == nullptr) {
-        auto fresh = std::make_unique<Loaded>();
-        fresh->library = device::Library(built.cubin);
-        fresh->kernel = fresh->library.kernel("fp8_gemm", built.config.shared_bytes());
-        fresh->clusters = device::max_active_clusters(fresh->kernel,
-                                                      shape_of(built.config, built.config.split_k));
-        entry = std::move(fresh);
-    }
-    return *entry;
+const unsigned char* find_built(const KernelConfig& config) {
+    for (const BuiltKernel& built : built_kernels())
+        if (built.config == config) return built.cubin;
+    return nullptr;
 }
 
-const BuiltKernel* find(const KernelConfig& config) {
-    for (const BuiltKernel& built : built_kernels())
-        if (built.config == config) return &built;
-    return nullptr;
+const Loaded& load(const KernelConfig& config) {
+    static std::mutex mutex;
+    static std::vector<std::unique_ptr<Loaded>> loaded;
+    const std::lock_guard lock(mutex);
+    for (const auto& entry : loaded)
+        if (entry->config == config) return *entry;
+    auto fresh = std::make_unique<Loaded>();
+    fresh->config = config;
+    const unsigned char* cubin = find_built(config);
+    if (cubin == nullptr) {
+        fresh->compiled = compiled_kernel(config, kernel_cache_folder());
+        cubin = fresh->compiled.data();
+    }
+    fresh->library = device::Library(cubin);
+    fresh->kernel = fresh->library.kernel("fp8_gemm", config.shared_bytes());
+    fresh->clusters = device::max_active_clusters(fresh->kernel, shape_of(config, config.split_k));
+    return *loaded.emplace_back(std::move(fresh));
 }
 
 }  // namespace
 
 void run(CudaExec& exec, const Launch& launch, const Problem& p) {
     const KernelConfig& c = launch.config;
-    const BuiltKernel* built = find(c);
-    if (built == nullptr)
-        throw_error(ErrorCode::kInternal, "fp8_gemm_nt: no such kernel was built");
-    const Loaded& loaded = load(*built);
+    const Loaded& loaded = load(c);
     const int64_t rows = p.groups == Groups::kMasked ? p.num_groups * p.m : p.m;
     using device::BoxType;
 

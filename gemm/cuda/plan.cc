@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <vector>
+#include <limits>
 
 #include "dsa/error.h"
 
@@ -96,16 +96,52 @@ int decode_split(int64_t n, int64_t k, int multiprocessors) {
     return split;
 }
 
-Plan choose_plan(const PlanRequest& r, std::span<const BuiltKernel> kernels) {
+std::vector<KernelConfig> family_for(const PlanRequest& r) {
+    struct Tile {
+        bool swapped;
+        int m, n;
+    };
+    constexpr Tile kTiles[] = {
+        {true, 8, 64},    {true, 16, 64},    {true, 32, 64},    {true, 8, 128},   {true, 16, 128},
+        {true, 32, 128},  {false, 64, 32},   {false, 64, 64},   {false, 64, 128}, {false, 128, 32},
+        {false, 128, 64}, {false, 128, 128}, {false, 128, 192}, {false, 256, 128}};
+    const bool splits = r.groups == Groups::kDense && r.decode_family;
+    std::vector<KernelConfig> family;
+    for (const Tile& tile : kTiles) {
+        KernelConfig c;
+        c.groups = r.groups;
+        c.swapped = tile.swapped;
+        c.tile_m = tile.m;
+        c.tile_n = tile.n;
+        c.split_k = splits ? decode_split(r.n, r.k, r.multiprocessors) : 1;
+        c.math_groups = c.side_m() == 64 ? 1 : 2;
+        c.f32_out = r.f32_out;
+        if (c.split_k == 1 || tile.n <= 64) family.push_back(c);
+    }
+    return family;
+}
+
+Plan choose_plan(const PlanRequest& r, std::span<const BuiltKernel> kernels, bool may_compile) {
     std::vector<Plan> plans;
     for (const BuiltKernel& kernel : kernels)
         if (serves(r, kernel.config)) plans.push_back(estimate(r, kernel.config));
+    const size_t built = plans.size();
+    if (may_compile)
+        for (const KernelConfig& config : family_for(r)) {
+            plans.push_back(estimate(r, config));
+            plans.back().built = false;
+        }
     if (plans.empty())
         throw_error(ErrorCode::kInternal, "fp8_gemm_nt: no kernel for m ", r.m, ", n ", r.n, ", k ",
                     r.k);
-    double least = plans[0].us();
-    for (const Plan& plan : plans) least = std::min(least, plan.us());
-    std::erase_if(plans, [&](const Plan& plan) { return plan.us() > kAsGood * least; });
+    const auto least = [](const std::vector<Plan>& of, size_t count) {
+        double us = std::numeric_limits<double>::infinity();
+        for (size_t i = 0; i < count; ++i) us = std::min(us, of[i].us());
+        return us;
+    };
+    const double best = least(plans, plans.size());
+    if (least(plans, built) <= kAsGood * best) plans.resize(built);
+    std::erase_if(plans, [&](const Plan& plan) { return plan.us() > kAsGood * best; });
     return *std::min_element(plans.begin(), plans.end(), smaller);
 }
 
@@ -115,12 +151,13 @@ std::string explain(const PlanRequest& r, const Plan& plan) {
     std::snprintf(text, sizeof text,
                   "m %lld n %lld k %lld groups %lld: %s %dx%d, split %d, %d stages; "
                   "%.2f waves, "
-                  "multiply %.1f us, memory %.1f us: %s bounds",
+                  "multiply %.1f us, memory %.1f us: %s bounds%s",
                   static_cast<long long>(r.m), static_cast<long long>(r.n),
                   static_cast<long long>(r.k), static_cast<long long>(r.num_groups),
                   c.swapped ? "swapped" : "normal", c.tile_m, c.tile_n, c.split_k, c.stages(),
                   plan.waves, plan.multiply_us, plan.memory_us,
-                  plan.multiply_us > plan.memory_us ? "multiplying" : "memory");
+                  plan.multiply_us > plan.memory_us ? "multiplying" : "memory",
+                  plan.built ? "" : "; compiled at run time");
     return text;
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/cuda_exec.h"
 #include "gemm/cuda/built_kernels.h"
@@ -23,6 +24,7 @@ struct PlanRequest {
 
 struct Plan {
     KernelConfig config;
+    bool built = true;         // not to be compiled at run time
     int band = 8;              // tiles along m next to one another in the order of tiles
     int64_t weight_reads = 1;  // times that each group's weight goes to the multiprocessors
     double waves = 0.0;  // rounds of tiles over the multiprocessors, the last one may be partial
@@ -35,8 +37,13 @@ struct Plan {
 // that a row's bits do not depend on the other rows.
 int decode_split(int64_t n, int64_t k, int multiprocessors);
 
+// The kernels that the family has for a request, built or not.
+std::vector<KernelConfig> family_for(const PlanRequest& r);
+
+// Of the built kernels, or, if `may_compile`, of all: where none of the built ones is as good.
 // Throws kInternal if no kernel serves.
-Plan choose_plan(const PlanRequest& r, std::span<const BuiltKernel> kernels);
+Plan choose_plan(const PlanRequest& r, std::span<const BuiltKernel> kernels,
+                 bool may_compile = false);
 
 // One line: the pick, its times and what bounds it.
 std::string explain(const PlanRequest& r, const Plan& plan);

@@ -27,7 +27,7 @@ using testing::CudaShape;
 struct Options {
     std::string op = "dense";
     std::vector<std::string> shapes;
-    bool suite = false, every = false, f32 = false, explain = false;
+    bool suite = false, every = false, built_only = false, f32 = false, explain = false;
     int repeats = 11;
     std::string json;
 };
@@ -127,6 +127,7 @@ class Bench {
           library_(dsa_cuda_reference),
           flush_(int64_t{8} << 30),
           timer_(stream_, [this] { overwrite(); }) {
+        exec_.compile_kernels = !o.built_only;
         const device::Properties p = device::properties();
         std::printf("%s, %d multiprocessors; kernel times by %s, L2 overwritten before each call\n",
                     p.name.c_str(), p.multiprocessors,
@@ -241,7 +242,8 @@ int run_benchmark(int argc, char** argv) {
     app.add_flag("--suite", o.suite, "the shapes of DeepSeek-V3.2's layers");
     app.add_flag("--f32", o.f32, "D in fp32");
     app.add_flag("--explain", o.explain, "why a kernel was picked");
-    app.add_flag("--every", o.every, "also every other kernel that could run a shape");
+    app.add_flag("--built-only", o.built_only, "compile no kernel at run time");
+    app.add_flag("--every", o.every, "also every other built kernel that could run a shape");
     app.add_option("--repeats", o.repeats, "calls, the median counts")->check(CLI::PositiveNumber);
     app.add_option("--json", o.json, "write the results to this file");
     CLI11_PARSE(app, argc, argv);
