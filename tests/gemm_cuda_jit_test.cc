@@ -82,6 +82,7 @@ TEST_F(CudaJit, WorksWithoutAFolder) {
 TEST_F(CudaJit, ThreadsMayAskForTheSame) {
     std::vector<std::vector<unsigned char>> got(3);
     std::vector<std::thread> threads;
+    threads.reserve(got.size());
     for (auto& bytes : got)
         threads.emplace_back([&] { bytes = compiled_kernel(small_kernel(), folder_ / "new"); });
     for (std::thread& thread : threads) thread.join();

@@ -290,18 +290,10 @@ __device__ inline void count_tiles(const KernelArgs& args, int n, int* first_til
     }
 }
 
-// Registers of a thread that multiplies, and of one that loads.
+// Registers of a thread that loads, and of one that multiplies: what is left of the block's.
+inline constexpr int kProducerRegisters = 40;
 template <KernelConfig c>
-inline constexpr int kProducerRegisters = c.math_groups > 2 ? 24 : 40;
-template <KernelConfig c>
-inline constexpr int kLaunchRegisters = 65536 / c.threads() / 8 *
-                                        8;  // all that there are, shared out evenly
-template <KernelConfig c>
-inline constexpr int kMathRegisters =
-    c.math_groups == 1
-        ? 240
-        : ((c.math_groups + 1) * kLaunchRegisters<c> - kProducerRegisters<c>) / c.math_groups / 8 *
-              8;
+inline constexpr int kMathRegisters = c.math_groups == 1 ? 240 : 232;
 
 template <KernelConfig c>
 __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map,
@@ -344,7 +336,7 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
                                static_cast<int>(blockIdx.x) / c.split_k,
                                static_cast<int>(gridDim.x) / c.split_k, part);
     if (threadIdx.x < kWarpgroup) {
-        ptx::fewer_registers<kProducerRegisters<c>>();
+        ptx::fewer_registers<kProducerRegisters>();
         if (threadIdx.x == 0) produce<c>(a_map, b_map, args, n, k_blocks, schedule, shared);
     } else {
         ptx::more_registers<kMathRegisters<c>>();
