@@ -65,35 +65,50 @@ static inline void transpose_8x8(__m256i* v) {
     }
 }
 
-// Two vectors of fp16 values in the low and high half of each dword -> fp32, a dword a lane.
-static inline void fp16_pairs_to_f32(__m256i pairs, __m256* low, __m256* high) {
-    const __m256i words = _mm256_packus_epi32(_mm256_and_si256(pairs, _mm256_set1_epi32(0xffff)),
-                                              _mm256_srli_epi32(pairs, 16));
-    const __m256i ordered = _mm256_permute4x64_epi64(words, 0xd8);
-    *low = _mm256_cvtph_ps(_mm256_castsi256_si128(ordered));
-    *high = _mm256_cvtph_ps(_mm256_extracti128_si256(ordered, 1));
+// fp16 values of e4m3 codes less by 2^8, of which those of the NaN codes become NaN.
+__attribute__((noinline, cold)) static void set_fp16_nans(__m256i* values, int n) {
+    for (int i = 0; i < n; ++i) {
+        const __m256i magnitude = _mm256_and_si256(values[i], _mm256_set1_epi16(0x7fff));
+        const __m256i nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7f << 7));
+        values[i] = _mm256_or_si256(values[i], _mm256_and_si256(nan, _mm256_set1_epi16(0x7e00)));
+    }
 }
 
-// Four codes c0 .. c3 in each dword to fp32 times 2^-8: emit(d, lanes) for each. NaN stays NaN.
-template <class Emit>
-static inline void e4m3_dword_to_f32_over_256(__m256i codes, const Emit& emit) {
-    const __m256i fp16 = _mm256_set1_epi16(static_cast<int16_t>(0xbfff));  // less the copied sign
-    __m256i even = _mm256_and_si256(_mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 1), fp16);
-    __m256i odd = _mm256_and_si256(_mm256_srai_epi16(codes, 1),
-                                   _mm256_set1_epi16(static_cast<int16_t>(0xbf80)));
-    const __m256i top = _mm256_set1_epi8(0x7f);
-    const __m256i nan = _mm256_cmpeq_epi8(_mm256_and_si256(codes, top), top);
-    if (__builtin_expect(_mm256_testz_si256(nan, nan) == 0, 0)) {
-        const __m256i bits = _mm256_set1_epi16(0x7e00);
-        even = _mm256_or_si256(
-            even, _mm256_and_si256(_mm256_srai_epi16(_mm256_slli_epi16(nan, 8), 8), bits));
-        odd = _mm256_or_si256(odd, _mm256_and_si256(_mm256_srai_epi16(nan, 8), bits));
-    }
-    __m256 v[4];
-    fp16_pairs_to_f32(even, &v[0], &v[2]);
-    fp16_pairs_to_f32(odd, &v[1], &v[3]);
+// 32 e4m3 codes of 8 columns to fp16 less by 2^8 (code << 7: exact), transposed: out[2 * j + i]
+// has the columns' values 2 * j + i in the low half, 2 * j + i + 16 in the high one. In memory, for
+// conversions to fp32 that load.
+static inline void e4m3_columns_to_fp16(const __m256i* codes, __m256i* out) {
+    __m256i a[8];
 #pragma GCC unroll 4
-    for (int d = 0; d < 4; ++d) emit(d, v[d]);
+    for (int i = 0; i < 8; i += 2) {
+        a[i] = _mm256_unpacklo_epi16(codes[i], codes[i + 1]);
+        a[i + 1] = _mm256_unpackhi_epi16(codes[i], codes[i + 1]);
+    }
+    __m256i b[8];
+#pragma GCC unroll 2
+    for (int i = 0; i < 8; i += 4)
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; ++j) {
+            b[i + 2 * j] = _mm256_unpacklo_epi32(a[i + j], a[i + j + 2]);
+            b[i + 2 * j + 1] = _mm256_unpackhi_epi32(a[i + j], a[i + j + 2]);
+        }
+    // A product with 128 shifts and extends the sign over the bit above the magnitude.
+    const __m256i even = _mm256_set1_epi16(0x0080);
+    const __m256i odd = _mm256_set1_epi16(static_cast<int16_t>(0x8000));
+    const __m256i fp16 = _mm256_set1_epi16(static_cast<int16_t>(0xbfff));
+    const __m256i magnitude = _mm256_set1_epi8(0x7f);
+    __m256i largest = _mm256_setzero_si256();
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) {
+        const __m256i c = j % 2 == 0 ? _mm256_unpacklo_epi64(b[j / 2], b[4 + j / 2])
+                                     : _mm256_unpackhi_epi64(b[j / 2], b[4 + j / 2]);
+        largest = _mm256_max_epu8(largest, _mm256_and_si256(c, magnitude));
+        out[2 * j] = _mm256_and_si256(_mm256_maddubs_epi16(even, c), fp16);
+        out[2 * j + 1] = _mm256_and_si256(_mm256_maddubs_epi16(odd, c), fp16);
+    }
+    asm volatile("" ::"r"(out) : "memory");  // or g++ would keep some in registers
+    const __m256i nan = _mm256_cmpeq_epi8(largest, magnitude);
+    if (__builtin_expect(_mm256_testz_si256(nan, nan) == 0, 0)) set_fp16_nans(out, 16);
 }
 
 // exp(x), as simd::exp_ps.

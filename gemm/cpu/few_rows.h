@@ -35,7 +35,7 @@ static inline void few_rows_columns(const NtTile& t, int64_t col, float* total) 
 #pragma GCC unroll 16
         for (auto& x : acc) x = V::zero();
         for (int64_t part = 0; part < loaded_k<V>(t.k - k); part += V::kLoadK) {
-            typename V::Raw raw[kGroups][V::kLoadK / 4 * kBytes];
+            typename V::Raw raw[kGroups][V::kLoadK / 4 * V::template kRaws<Code>];
             for (int g = 0; g < kGroups; ++g)
                 load_raw<V>(b + part, offset + g * V::kLanes, t.k - k - part, raw[g]);
             for (int64_t j = 0; j < V::kLoadK; j += 4) {
@@ -43,7 +43,8 @@ static inline void few_rows_columns(const NtTile& t, int64_t col, float* total) 
 #pragma GCC unroll 4
                 for (int g = 0; g < kGroups; ++g)
                     V::template widen<Code>(
-                        state, raw[g] + j / 4 * kBytes, [&](int64_t step, auto column) {
+                        state, raw[g] + j / 4 * V::template kRaws<Code>,
+                        [&](int64_t step, auto column) {
                             const auto* values = a + part + j + step * V::kStepK;
 #pragma GCC unroll 16
                             for (int i = 0; i < kRows; ++i)

@@ -16,6 +16,8 @@ struct Lanes512 {
     using Raw = __m512i;
     static constexpr int64_t kLanes = 16;
     static constexpr int64_t kLoadK = 64;
+    template <class Code>
+    static constexpr int64_t kRaws = sizeof(Code);
 
     static inline __m512 zero() { return _mm512_setzero_ps(); }
     static inline __m512 set1(float x) { return _mm512_set1_ps(x); }

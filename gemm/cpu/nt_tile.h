@@ -9,8 +9,8 @@
 //   pack_row(a, valid, out)      128 values of k of a row of A (bf16 or e4m3; valid of them, zeros
 //                                behind) as Elements, in the order of k of widen()
 //   Raw, kLoadK, load_columns(b, offset, valid, out)   kLoadK values of k (valid of them, zeros
-//                                behind) of the kLanes columns at b + offset[j], transposed: for
-//                                each four of k one Raw of e4m3 or two of bf16
+//                                behind) of the kLanes columns at b + offset[j], transposed:
+//                                kRaws<Code> of Raw for each four of k
 //   State, load_state()          constants that widening keeps in registers
 //   widen<Code>(state, raw, emit)   four values of k: emit(step, Vec) for each step
 //   kWidened<Code>               what widened values are less than true ones by: a power of two
@@ -77,7 +77,7 @@ __attribute__((noinline)) static void widen_panel(const NtTile& t, int64_t k, in
     NextPanel<sizeof(Code)> next(t, k, col);
     const auto* b = static_cast<const Code*>(t.b) + k;
     constexpr int64_t kVec = V::kLanes * V::kStepK;
-    constexpr int64_t kRaws = V::kLoadK / 4 * static_cast<int64_t>(sizeof(Code));
+    constexpr int64_t kRaws = V::kLoadK / 4 * V::template kRaws<Code>;
     for (int g = 0; g < 2; ++g) {
         int64_t offset[V::kLanes];
         column_offsets<V>(t, col + g * V::kLanes, offset);
@@ -88,8 +88,7 @@ __attribute__((noinline)) static void widen_panel(const NtTile& t, int64_t k, in
             for (int64_t i = 0; i < V::kLoadK; i += 4) {
                 if (i % (kBlockK / V::kLanes / 2) == 0) next.column();  // twice for each column
                 V::template widen<Code>(
-                    state, raw + i / 4 * static_cast<int64_t>(sizeof(Code)),
-                    [&](int64_t step, auto column) {
+                    state, raw + i / 4 * V::template kRaws<Code>, [&](int64_t step, auto column) {
                         V::store(panel + ((part + i) / V::kStepK + step) * 2 * kVec + g * kVec,
                                  column);
                     });

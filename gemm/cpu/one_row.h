@@ -53,7 +53,7 @@ static inline void add_blocks(const NtTile& t, const typename V::State& state, N
     for (auto& x : acc) x = V::zero();
     const int64_t num_k = kBlocks > 1 ? kBlockK : loaded_k<V>(t.k - k);
     for (int64_t part = 0; part < num_k; part += V::kLoadK) {
-        typename V::Raw raw[kChains][V::kLoadK / 4 * kBytes];
+        typename V::Raw raw[kChains][V::kLoadK / 4 * V::template kRaws<Code>];
         for (int c = 0; c < kChains; ++c) {
             const int64_t at = c / kGroups * kBlockK + part;
             V::load_columns(b + at, offset + c % kGroups * V::kLanes, t.k - k - at, raw[c]);
@@ -62,12 +62,13 @@ static inline void add_blocks(const NtTile& t, const typename V::State& state, N
             if (j % 16 == 0) next.lines(kChains * V::kLanes * kBytes / 4);
 #pragma GCC unroll 4
             for (int c = 0; c < kChains; ++c)
-                V::template widen<Code>(
-                    state, raw[c] + j / 4 * kBytes, [&](int64_t step, auto column) {
-                        const auto value = V::broadcast(a + c / kGroups * t.a_block_stride + part +
-                                                        j + step * V::kStepK);
-                        acc[c] = V::dot(acc[c], value, column);
-                    });
+                V::template widen<Code>(state, raw[c] + j / 4 * V::template kRaws<Code>,
+                                        [&](int64_t step, auto column) {
+                                            const auto value =
+                                                V::broadcast(a + c / kGroups * t.a_block_stride +
+                                                             part + j + step * V::kStepK);
+                                            acc[c] = V::dot(acc[c], value, column);
+                                        });
         }
     }
 #pragma GCC unroll 4
