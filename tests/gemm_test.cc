@@ -190,7 +190,7 @@ TEST_P(GemmIsa, RequantisationIsTheSameForEveryLargestCode) {
             codes[static_cast<size_t>(j * k + i)].bits =
                 static_cast<uint8_t>((i == 5 ? j : random.below(j + 1)) | (random.below(2) << 7));
     const std::vector<float> scales(1, 0.37F);
-    const Rows a = random_rows(random, DType::kI8, m, k);
+    Rows a = random_rows(random, DType::kI8, m, k);
     const auto product = [&](Isa isa, int64_t rows) {
         OpContext context(isa);
         std::vector<float> d(static_cast<size_t>(rows * n));
@@ -200,7 +200,7 @@ TEST_P(GemmIsa, RequantisationIsTheSameForEveryLargestCode) {
                                         {d.data(), DType::kF32, n}});
         return d;
     };
-    for (const int64_t rows : {int64_t{1}, m}) {
+    const auto expect_same = [&](int64_t rows) {
         const std::vector<float> want = product(Isa::kPortable, rows);
         const std::vector<float> got = product(GetParam(), rows);
         for (size_t i = 0; i < want.size(); ++i) {
@@ -212,7 +212,12 @@ TEST_P(GemmIsa, RequantisationIsTheSameForEveryLargestCode) {
                 ASSERT_EQ(got[i], want[i]) << "row " << i / n << ", largest code " << i % n;
             }
         }
-    }
+    };
+    expect_same(1);
+    expect_same(m);
+    a.codes[3].bits = 0x80;  // -128, which rows quantised here do not have
+    expect_same(1);
+    expect_same(m);
 }
 
 TEST_P(GemmIsa, Int8RowsAreRoundedAndNanSpoilsItsRow) {

@@ -6,9 +6,9 @@
 #include <cstdint>
 
 #include "base/avx2.h"
-#include "gemm/cpu/int8_tables.h"
-#include "gemm/cpu/int8_tile.h"
+#include "gemm/cpu/int8_avx2.h"
 #include "gemm/cpu/kernels.h"
+#include "gemm/cpu/lanes256.h"
 #include "gemm/cpu/nt_tile.h"
 #include "gemm/cpu/rows_avx2.h"
 
@@ -16,43 +16,6 @@ namespace dsa::gemm::cpu {
 namespace {
 
 using avx2::load_bf16;
-
-// What both share: sums of 8 columns.
-struct Lanes256 {
-    using Sum = __m256;
-    static constexpr int64_t kLanes = 8;
-    static constexpr int kRows = 6;
-    static constexpr int kFewRows = 1;
-
-    static inline __m256 zero() { return _mm256_setzero_ps(); }
-    static inline __m256 set1(float x) { return _mm256_set1_ps(x); }
-    static inline __m256 load_sum(const float* p) { return _mm256_loadu_ps(p); }
-    static inline void store_sum(float* p, __m256 v) { _mm256_storeu_ps(p, v); }
-    static inline __m256 mul(__m256 a, __m256 b) { return _mm256_mul_ps(a, b); }
-    static inline __m256 fma(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
-
-    static inline void store_columns(float* d, int64_t n, __m256 x, __m256 y) {
-        if (n >= 16) {
-            _mm256_storeu_ps(d, x);
-            _mm256_storeu_ps(d + 8, y);
-            return;
-        }
-        alignas(32) float all[16];
-        _mm256_store_ps(all, x);
-        _mm256_store_ps(all + 8, y);
-        __builtin_memcpy(d, all, static_cast<size_t>(n) * 4);
-    }
-    static inline void store_columns(uint16_t* d, int64_t n, __m256 x, __m256 y) {
-        const __m256i both = _mm256_set_m128i(simd256::f32_to_bf16(y), simd256::f32_to_bf16(x));
-        if (n >= 16) {
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(d), both);
-            return;
-        }
-        alignas(32) uint16_t all[16];
-        _mm256_store_si256(reinterpret_cast<__m256i*>(all), both);
-        __builtin_memcpy(d, all, static_cast<size_t>(n) * 2);
-    }
-};
 
 struct V : Lanes256 {
     using Vec = __m256;
@@ -157,115 +120,6 @@ void nn(const NnTile& t) {
     }
 }
 
-// int8: pairs of 16-bit values, (x0, x2) and (x1, x3) of each four of k.
-struct Int8V : Lanes256 {
-    using Vec = __m256i;
-    // The type that the instruction has: g++ 12 keeps an array of __m256i in memory.
-    typedef int IntSum __attribute__((vector_size(32)));
-    using Element = int16_t;
-    static constexpr int kStepK = 2;
-    static constexpr int64_t kColumnsFirstRows = 0;  // measured: no gain
-    static constexpr bool kHasOneRow = false;
-
-    static inline Vec load(const int16_t* p) {
-        return _mm256_load_si256(reinterpret_cast<const __m256i*>(p));
-    }
-    static inline Vec broadcast(const int16_t* p) {
-        int32_t pair = 0;
-        __builtin_memcpy(&pair, p, 4);
-        return _mm256_set1_epi32(pair);
-    }
-    static inline IntSum load_int(const int32_t* p) {
-        return IntSum(_mm256_load_si256(reinterpret_cast<const __m256i*>(p)));
-    }
-    static inline IntSum zero_int() { return IntSum{}; }
-    static inline __m256 to_float(IntSum x) { return _mm256_cvtepi32_ps(__m256i(x)); }
-    static inline IntSum dot(IntSum acc, Vec a, Vec b) {
-        return acc + IntSum(_mm256_madd_epi16(a, b));
-    }
-
-    // 32 int8 values to their pairs, 16 dwords.
-    static inline void split(__m256i bytes, __m256i* even, __m256i* odd) {
-        *even = _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8);
-        *odd = _mm256_srai_epi16(bytes, 8);
-    }
-    static inline void pack_row(const int8_t* a, int64_t valid, int16_t* out) {
-        for (int64_t i = 0; i < kBlockK; i += 32) {
-            __m256i even;
-            __m256i odd;
-            split(simd256::load_bytes(a + i, valid - i), &even, &odd);
-            // dwords in turn: even pair, odd pair of each four
-            const __m256i low = _mm256_unpacklo_epi32(even, odd);
-            const __m256i high = _mm256_unpackhi_epi32(even, odd);
-            auto* to = reinterpret_cast<__m256i*>(out + i);
-            _mm256_storeu_si256(to, _mm256_permute2x128_si256(low, high, 0x20));
-            _mm256_storeu_si256(to + 1, _mm256_permute2x128_si256(low, high, 0x31));
-        }
-    }
-
-    // Largest magnitude code of a row of 128.
-    static inline int largest(const __m256i* codes) {
-        const __m256i magnitude = _mm256_set1_epi8(0x7f);
-        __m256i v = _mm256_and_si256(codes[0], magnitude);
-        for (int i = 1; i < 4; ++i) v = _mm256_max_epu8(v, _mm256_and_si256(codes[i], magnitude));
-        __m128i x = _mm_max_epu8(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-        x = _mm_max_epu8(x, _mm_srli_si128(x, 8));
-        x = _mm_max_epu8(x, _mm_srli_epi64(x, 32));
-        x = _mm_max_epu8(x, _mm_srli_epi32(x, 16));
-        return _mm_cvtsi128_si32(_mm_max_epu8(x, _mm_srli_epi32(x, 8))) & 0xff;
-    }
-
-    // Signed values of 32 codes whose largest is `top`.
-    static inline __m256i requantised(const uint8_t* table, __m256i top, __m256i codes) {
-        const __m256i below = _mm256_sub_epi8(top, _mm256_and_si256(codes, _mm256_set1_epi8(0x7f)));
-        __m256i q = _mm256_setzero_si256();
-        for (int part = 0; part < 4; ++part) {
-            const __m256i entries = _mm256_broadcastsi128_si256(
-                _mm_load_si128(reinterpret_cast<const __m128i*>(table) + part));
-            // Bytes outside of 16 * part .. + 15 get the top bit, for which the shuffle gives 0.
-            const __m256i index =
-                _mm256_sub_epi8(below, _mm256_set1_epi8(static_cast<char>(16 * part)));
-            const __m256i outside = _mm256_cmpgt_epi8(
-                index, _mm256_set1_epi8(15));  // below it they are negative already
-            q = _mm256_or_si256(q, _mm256_shuffle_epi8(entries, _mm256_or_si256(index, outside)));
-        }
-        // The sign of codes; +0 must not turn q into 0, so any positive value stands for it.
-        return _mm256_sign_epi8(q, _mm256_or_si256(codes, _mm256_set1_epi8(1)));
-    }
-
-    static inline void requantise(const uint8_t* b, const int64_t* offset, int64_t valid,
-                                  NextPanel<1>& next, int16_t* panel, float* unit, int32_t* start) {
-        constexpr int64_t kVec = kLanes * kStepK;
-        for (int g = 0; g < 2; ++g, offset += 8, panel += kVec, unit += 8, start += 8) {
-            __m256i q[4][8];
-            for (int j = 0; j < 8; ++j) {
-                __m256i codes[4];
-                for (int i = 0; i < 4; ++i)
-                    codes[i] = simd256::load_bytes(b + offset[j] + 32 * i, valid - 32 * i);
-                next.column();
-                next.column();
-                const int top = largest(codes);
-                unit[j] = kInt8Tables.unit[top];
-                start[j] = 0;
-                const __m256i tops = _mm256_set1_epi8(static_cast<char>(top));
-                for (int i = 0; i < 4; ++i)
-                    q[i][j] = requantised(kInt8Tables.magnitude[top], tops, codes[i]);
-            }
-            int16_t* out = panel;
-            for (int i = 0; i < 4; ++i) {
-                simd256::transpose_8x8(q[i]);
-                for (int s = 0; s < 8; ++s, out += 4 * kVec) {
-                    __m256i even;
-                    __m256i odd;
-                    split(q[i][s], &even, &odd);
-                    _mm256_store_si256(reinterpret_cast<__m256i*>(out), even);
-                    _mm256_store_si256(reinterpret_cast<__m256i*>(out + 2 * kVec), odd);
-                }
-            }
-        }
-    }
-};
-
 uint64_t read(const uint8_t* p, int64_t n) {
     __m256i sum[4] = {};
     for (int64_t i = 0; i < n; i += 64) {
@@ -327,6 +181,6 @@ extern const Kernels kAvx2Kernels = {
     avx2::silu_mul,     read,         multiply_peak};
 
 extern const Int8Kernels kAvx2Int8Kernels = {sizeof(Int8V::Element), pack_int8_rows<Int8V>,
-                                             int8_tile<Int8V>, int8_peak};
+                                             Int8V::nt, int8_peak};
 
 }  // namespace dsa::gemm::cpu
