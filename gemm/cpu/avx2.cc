@@ -25,6 +25,10 @@ struct V : Lanes256 {
     static constexpr int kStepK = 1;
     static constexpr int64_t kLoadK = 32;
     template <class Code>
+    static constexpr int64_t kLongColumn = sizeof(Code) == 1 ? 512 : 1536;
+    template <class Code>
+    static constexpr int64_t kRunColumn = sizeof(Code) == 1 ? 4096 : 1536;
+    template <class Code>
     static constexpr int64_t kRaws = 2;
     template <class Code>
     static constexpr float kWidened = sizeof(Code) == 1 ? 256.0F : 1.0F;

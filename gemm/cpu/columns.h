@@ -51,6 +51,36 @@ class NextColumns {
     const uint8_t* next_;
 };
 
+// As NextColumns, for the kernels whose eight calls of lines() are for one run of blocks of eight
+// columns: each asks for the next run of one of these columns, then of the columns behind them.
+// Faster than NextColumns where columns are long and the hardware prefetches along them (measured
+// on Zen 3).
+class NextRun {
+  public:
+    NextRun(const void* first, const NtTile& t, int64_t size, int64_t columns)
+        : next_(static_cast<const uint8_t*>(first) + 4 * kBlockK * size),
+          end_(static_cast<const uint8_t*>(first) + t.k * size),
+          behind_((columns * t.ldb - t.k) * size),
+          stride_(t.ldb * size),
+          columns_(columns) {}
+
+    DSA_PREFETCHING void lines(int64_t count) {
+        for (int64_t i = 0; i < count; ++i) __builtin_prefetch(next_ + column_ * stride_ + 64 * i);
+        if (++column_ < columns_) return;
+        column_ = 0;
+        next_ += 64 * count;
+        if (next_ >= end_) next_ += behind_;
+    }
+
+  private:
+    const uint8_t* next_;
+    const uint8_t* end_;  // of the first column
+    int64_t behind_;      // from there to the columns behind
+    int64_t stride_;
+    int64_t columns_;
+    int64_t column_ = 0;
+};
+
 // Prefetches for kernels that read 128 of k of some columns, a panel, before the next columns: the
 // next block of k, a whole pass over the tile's columns ahead. kSize bytes a value.
 template <int64_t kSize>

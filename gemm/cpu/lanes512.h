@@ -17,6 +17,10 @@ struct Lanes512 {
     static constexpr int64_t kLanes = 16;
     static constexpr int64_t kLoadK = 64;
     template <class Code>
+    static constexpr int64_t kLongColumn = sizeof(Code) == 1 ? 512 : 4096;
+    template <class Code>
+    static constexpr int64_t kRunColumn = 0;
+    template <class Code>
     static constexpr int64_t kRaws = sizeof(Code);
 
     static inline __m512 zero() { return _mm512_setzero_ps(); }

@@ -5,6 +5,10 @@
 //                                load_sum(p), store_sum(p, v), fma(a, b, c)
 //   Vec, Element, kStepK         kStepK values of k for each lane; type of a widened value
 //   kRows                        rows of A that meet 2 * kLanes columns of B in registers
+//   kLongColumn<Code>            values of k from which on a single row reads a column by four
+//                                blocks at a time (measured)
+//   kRunColumn<Code>             values of k from which on it prefetches as NextRun (columns.h)
+//                                instead of NextColumns (measured); 0: never
 //   kFewRows                     rows up to which B goes from memory to registers without a panel
 //   pack_row(a, valid, out)      128 values of k of a row of A (bf16 or e4m3; valid of them, zeros
 //                                behind) as Elements, in the order of k of widen()

@@ -6,15 +6,12 @@
 // Everything is static inline: internal to the ISA file.
 
 #include <cstdint>
+#include <type_traits>
 
 #include "gemm/cpu/columns.h"
 #include "gemm/cpu/kernels.h"
 
 namespace dsa::gemm::cpu {
-
-// Values of k from which on a column is read by four blocks at a time (measured).
-template <class Code>
-inline constexpr int64_t kLongColumn = sizeof(Code) == 1 ? 512 : 4096;
 
 static inline float row_scale(const NtTile& t, int64_t row, int64_t k) {
     if (t.a_scale == nullptr) return 1.0F;
@@ -40,8 +37,8 @@ static inline void store_sums(const NtTile& t, int64_t row, int64_t col, typenam
 
 // Adds kBlocks blocks from k on of kGroups x kLanes columns to their totals; if several blocks, all
 // of them are whole.
-template <class V, class Code, int kGroups, int kBlocks>
-static inline void add_blocks(const NtTile& t, const typename V::State& state, NextColumns& next,
+template <class V, class Code, int kGroups, int kBlocks, class Next>
+static inline void add_blocks(const NtTile& t, const typename V::State& state, Next& next,
                               int64_t col, const int64_t* offset, int64_t k,
                               typename V::Sum* total) {
     constexpr auto kBytes = static_cast<int64_t>(sizeof(Code));
@@ -80,11 +77,10 @@ static inline void add_blocks(const NtTile& t, const typename V::State& state, N
 }
 
 // kGroups x kLanes columns from `col`, kBlocks blocks of k at a time.
-template <class V, class Code, int kGroups, int kBlocks>
+template <class V, class Code, int kGroups, int kBlocks, class Next>
 static inline void one_row_columns(const NtTile& t, int64_t col, typename V::Sum* total) {
     const typename V::State state = V::load_state();
-    NextColumns next(static_cast<const Code*>(t.b) + col * t.ldb, t, sizeof(Code),
-                     kGroups * V::kLanes);
+    Next next(static_cast<const Code*>(t.b) + col * t.ldb, t, sizeof(Code), kGroups * V::kLanes);
     int64_t offset[kGroups * V::kLanes];
     for (int g = 0; g < kGroups; ++g)
         column_offsets<V>(t, col + g * V::kLanes, offset + g * V::kLanes);
@@ -103,21 +99,25 @@ static inline void one_row_columns(const NtTile& t, int64_t col, typename V::Sum
         add_blocks<V, Code, kGroups, 1>(t, state, next, col, offset, k, total);
 }
 
-template <class V, class Code>
+template <class V, class Code, class Next = NextColumns>
 static inline void nt_one_row(const NtTile& t) {
     constexpr int64_t kPair = 2 * V::kLanes;
+    constexpr int64_t kRun = V::template kRunColumn<Code>;
+    if constexpr (kRun > 0 && std::is_same_v<Next, NextColumns>)
+        if (t.k >= kRun) return nt_one_row<V, Code, NextRun>(t);
     typename V::Sum sum[4];
     int64_t col = 0;
-    if (t.k < kLongColumn<Code>)
+    if (t.k < V::template kLongColumn<Code>)
         for (; col + 2 * kPair <= t.n; col += 2 * kPair) {
-            one_row_columns<V, Code, 4, 1>(t, col, sum);
+            one_row_columns<V, Code, 4, 1, Next>(t, col, sum);
             store_sums<V>(t, 0, col, sum[0], sum[1]);
             store_sums<V>(t, 0, col + kPair, sum[2], sum[3]);
         }
     for (; col < t.n; col += kPair) {
-        one_row_columns<V, Code, 1, 4>(t, col, sum);
+        one_row_columns<V, Code, 1, 4, Next>(t, col, sum);
         sum[1] = V::zero();
-        if (col + V::kLanes < t.n) one_row_columns<V, Code, 1, 4>(t, col + V::kLanes, sum + 1);
+        if (col + V::kLanes < t.n)
+            one_row_columns<V, Code, 1, 4, Next>(t, col + V::kLanes, sum + 1);
         store_sums<V>(t, 0, col, sum[0], sum[1]);
     }
 }
