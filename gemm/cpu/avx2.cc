@@ -10,6 +10,7 @@
 #include "gemm/cpu/kernels.h"
 #include "gemm/cpu/lanes256.h"
 #include "gemm/cpu/nt_tile.h"
+#include "gemm/cpu/panel_avx2.h"
 #include "gemm/cpu/rows_avx2.h"
 
 namespace dsa::gemm::cpu {
@@ -38,6 +39,12 @@ struct V : Lanes256 {
     static inline void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
     static inline Vec broadcast(const float* p) { return _mm256_broadcast_ss(p); }
     static inline __m256 dot(__m256 acc, Vec a, Vec b) { return _mm256_fmadd_ps(a, b, acc); }
+
+    static constexpr int kLoopRows = 4;
+    template <int kMany>
+    static inline void multiply(const float* a, const float* b, int64_t num_k, Sum* acc) {
+        multiply_floats<kMany>(a, b, num_k, acc);
+    }
 
     // 8 values, those of `valid` that there are.
     static inline Vec widen_8(const uint16_t* p, int64_t valid) {

@@ -16,6 +16,7 @@ struct Lanes512 {
     using Raw = __m512i;
     static constexpr int64_t kLanes = 16;
     static constexpr int64_t kLoadK = 64;
+    static constexpr int kLoopRows = 13;
     template <class Code>
     static constexpr int64_t kLongColumn = sizeof(Code) == 1 ? 512 : 4096;
     template <class Code>

@@ -9,6 +9,8 @@
 //                                blocks at a time (measured)
 //   kRunColumn<Code>             values of k from which on it prefetches as NextRun (columns.h)
 //                                instead of NextColumns (measured); 0: never
+//   kLoopRows, multiply<kRows>(a, b, num_k, acc)   rows from which on it has its own loop of
+//                                products; kRows + 1: never
 //   kFewRows                     rows up to which B goes from memory to registers without a panel
 //   pack_row(a, valid, out)      128 values of k of a row of A (bf16 or e4m3; valid of them, zeros
 //                                behind) as Elements, in the order of k of widen()
@@ -44,7 +46,12 @@ static inline void multiply_panel(const typename V::Element* a, const typename V
 #pragma GCC unroll 32
     for (int i = 0; i < 2 * kRows; ++i) acc[i] = V::zero();
     constexpr int64_t kVec = V::kLanes * V::kStepK;
-    for (int64_t k = 0; k < num_k; k += V::kStepK) {
+    int64_t k = 0;
+    if constexpr (kRows >= V::kLoopRows) {
+        V::template multiply<kRows>(a, b, num_k, acc);
+        k = num_k;
+    }
+    for (; k < num_k; k += V::kStepK) {
         const typename V::Vec x = V::load(b + 2 * V::kLanes * k);
         const typename V::Vec y = V::load(b + 2 * V::kLanes * k + kVec);
 #pragma GCC unroll 16
