@@ -23,6 +23,13 @@ struct V : Lanes256 {
     using Element = float;
     using Raw = __m256i;
     struct State {};
+    // Measured on Zen 3: slower from 4 rows on, and for long columns of bf16 weights.
+    static constexpr int kFewRows = 3;
+    static constexpr int kRowsOfFourGroups = 0;
+    template <class Code>
+    static inline bool few_rows_serve(int64_t, int64_t k) {
+        return sizeof(Code) == 1 || k < 4096;
+    }
     static constexpr int kStepK = 1;
     static constexpr int64_t kLoadK = 32;
     template <class Code>

@@ -96,19 +96,18 @@ static inline void few_rows(const NtTile& t) {
     constexpr int64_t kLargest = 512 << 10;  // bytes of the columns in use
     if constexpr (kRows > 1) {
         if (t.m < kRows) return few_rows<V, Code, kRows - 1>(t);
-        if constexpr (kRows <= 4)
+        if constexpr (kRows <= V::kRowsOfFourGroups)
             if (4 * V::kLanes * t.ldb * static_cast<int64_t>(sizeof(Code)) <= kLargest)
                 return few_rows_from<V, Code, kRows, 4>(t, 0);
         few_rows_from<V, Code, kRows, (kRows <= 8 ? 2 : 1)>(t, 0);
     }
 }
 
-// Whether it is faster than a panel (measured on Zen 5: not for short columns, nor for the fewest
-// rows of bf16 weights).
+// Whether it is faster than a panel.
 template <class V, class Code>
 static inline bool few_rows_serve(const NtTile& t) {
     if (t.m < 2 || t.m > V::kFewRows) return false;
-    return sizeof(Code) == 1 ? t.k >= 2048 : t.m > 4;
+    return V::template few_rows_serve<Code>(t.m, t.k);
 }
 
 }  // namespace dsa::gemm::cpu

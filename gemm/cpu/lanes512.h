@@ -17,6 +17,12 @@ struct Lanes512 {
     static constexpr int64_t kLanes = 16;
     static constexpr int64_t kLoadK = 64;
     static constexpr int kLoopRows = 13;
+    static constexpr int kRowsOfFourGroups = 4;
+    // Measured on Zen 5: not for short columns, nor for the fewest rows of bf16 weights.
+    template <class Code>
+    static inline bool few_rows_serve(int64_t m, int64_t k) {
+        return sizeof(Code) == 1 ? k >= 2048 : m > 4;
+    }
     template <class Code>
     static constexpr int64_t kLongColumn = sizeof(Code) == 1 ? 512 : 4096;
     template <class Code>

@@ -11,7 +11,9 @@
 //                                instead of NextColumns (measured); 0: never
 //   kLoopRows, multiply<kRows>(a, b, num_k, acc)   rows from which on it has its own loop of
 //                                products; kRows + 1: never
-//   kFewRows                     rows up to which B goes from memory to registers without a panel
+//   kFewRows                     rows up to which B goes from memory to registers without a panel,
+//   few_rows_serve<Code>(m, k)   where that is faster,
+//   kRowsOfFourGroups            and rows up to which that is 4 * kLanes columns at a time
 //   pack_row(a, valid, out)      128 values of k of a row of A (bf16 or e4m3; valid of them, zeros
 //                                behind) as Elements, in the order of k of widen()
 //   Raw, kLoadK, load_columns(b, offset, valid, out)   kLoadK values of k (valid of them, zeros
