@@ -36,6 +36,7 @@ static_assert(kBlockK == 128);  // rows lie 128 values apart
 #define DSA_FIVE_SUMS DSA_FOUR_SUMS, "+x"(acc[8]), "+x"(acc[9])
 #define DSA_SIX_SUMS DSA_FIVE_SUMS, "+x"(acc[10]), "+x"(acc[11])
 
+// NOLINTBEGIN(bugprone-macro-parentheses): a list of operands
 #define DSA_LOOP(ROWS, SUMS)                                    \
     asm volatile(                                               \
         ".p2align 6\n"                                          \
@@ -48,6 +49,7 @@ static_assert(kBlockK == 128);  // rows lie 128 values apart
         : SUMS, [a] "+r"(a), [b] "+r"(b)                        \
         : [end] "r"(end)                                        \
         : "memory", "cc", "xmm13", "xmm14", "xmm15")
+// NOLINTEND(bugprone-macro-parentheses)
 
 // clang-format on
 
