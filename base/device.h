@@ -94,6 +94,14 @@ int max_active_clusters(Kernel kernel, const LaunchShape& shape);
 // environment variable `variable` names, else the version that this was built with, where the
 // loader finds it or under /usr/local/cuda. nullptr if there is none.
 void* open_toolkit_library(const char* name, const char* variable);
+// A symbol of such a library; nullptr if it has none of that name.
+void* find_symbol(void* library, const char* name);
+// Sets a pointer to a function of that name; false if there is none.
+template <typename Function>
+bool find_function(void* library, const char* name, Function*& function) {
+    function = reinterpret_cast<Function*>(find_symbol(library, name));
+    return function != nullptr;
+}
 
 // How the copy engine sees a row-major matrix.
 struct alignas(64) TensorMap {

@@ -181,6 +181,10 @@ void* open_toolkit_library(const char* name, const char* variable) {
     return nullptr;
 }
 
+void* find_symbol(void* library, const char* name) {
+    return dlsym(library, name);
+}
+
 TensorMap tensor_map(const BoxParams& p) {
     CUtensorMapDataType type = CU_TENSOR_MAP_DATA_TYPE_UINT8;
     if (p.type == BoxType::kBFloat16) type = CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;

@@ -4,7 +4,6 @@
 #include <cublasLt.h>
 #define DSA_HAS_CUBLASLT 1
 #endif
-#include <dlfcn.h>
 
 #include <array>
 #include <map>
@@ -64,9 +63,7 @@ CublasLt open_cublaslt() {
                     ": libcublasLt.so of CUDA was not found (DSA_CUBLASLT=PATH names it)");
     CublasLt lt;
     const auto find = [&](auto& function, const char* name) {
-        function =
-            reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, name));
-        if (function == nullptr)
+        if (!device::find_function(library, name, function))
             throw_error(ErrorCode::kUnsupported, kOp, ": libcublasLt.so has no ", name);
     };
     find(lt.create, "cublasLtCreate");

@@ -4,7 +4,6 @@
 #include <nvrtc.h>
 #define DSA_HAS_NVRTC 1
 #endif
-#include <dlfcn.h>
 #include <elf.h>
 #include <unistd.h>
 
@@ -91,9 +90,7 @@ const Nvrtc& nvrtc() {
         n.library = device::open_toolkit_library("libnvrtc.so", "DSA_NVRTC");
         if (n.library == nullptr) return n;
         const auto find = [&](auto& function, const char* name) {
-            function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(
-                dlsym(n.library, name));
-            return function != nullptr;
+            return device::find_function(n.library, name, function);
         };
         n.complete =
             find(n.version, "nvrtcVersion") && find(n.error_string, "nvrtcGetErrorString") &&

@@ -41,10 +41,13 @@ double stage_clocks(const KernelConfig& c) {
            kStageClocks * (c.waves() == 1 && c.side_n() > 128 ? 2 : 1);
 }
 
-bool serves(const PlanRequest& r, const KernelConfig& c) {
-    if (c.groups != r.groups || c.f32_out != r.f32_out) return false;
+int split_of(const PlanRequest& r) {
     const bool splits = r.groups == Groups::kDense && r.decode_family;
-    return c.split_k == (splits ? decode_split(r.n, r.k, r.multiprocessors) : 1);
+    return splits ? decode_split(r.n, r.k, r.multiprocessors) : 1;
+}
+
+bool serves(const PlanRequest& r, const KernelConfig& c) {
+    return c.groups == r.groups && c.f32_out == r.f32_out && c.split_k == split_of(r);
 }
 
 Plan estimate(const PlanRequest& r, const KernelConfig& c) {
@@ -105,7 +108,6 @@ std::vector<KernelConfig> family_for(const PlanRequest& r) {
         {true, 8, 64},    {true, 16, 64},    {true, 32, 64},    {true, 8, 128},   {true, 16, 128},
         {true, 32, 128},  {false, 64, 32},   {false, 64, 64},   {false, 64, 128}, {false, 128, 32},
         {false, 128, 64}, {false, 128, 128}, {false, 128, 192}, {false, 256, 128}};
-    const bool splits = r.groups == Groups::kDense && r.decode_family;
     std::vector<KernelConfig> family;
     for (const Tile& tile : kTiles) {
         KernelConfig c;
@@ -113,7 +115,7 @@ std::vector<KernelConfig> family_for(const PlanRequest& r) {
         c.swapped = tile.swapped;
         c.tile_m = tile.m;
         c.tile_n = tile.n;
-        c.split_k = splits ? decode_split(r.n, r.k, r.multiprocessors) : 1;
+        c.split_k = split_of(r);
         c.math_groups = c.side_m() == 64 ? 1 : 2;
         c.f32_out = r.f32_out;
         if (c.split_k == 1 || tile.n <= 64) family.push_back(c);

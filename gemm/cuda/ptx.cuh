@@ -162,16 +162,9 @@ __device__ inline uint4 load_shared_16(u32 address) {
                  : "memory");
     return v;
 }
-__device__ inline void store_shared(u32 address, float value) {
-    asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
-}
 __device__ inline float4 load_shared4(u32 address) {
-    float4 v;
-    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-                 : "r"(address)
-                 : "memory");
-    return v;
+    const uint4 v = load_shared_16(address);
+    return {__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z), __uint_as_float(v.w)};
 }
 // To the same place in block `rank` of the cluster; the bytes count at its barrier.
 __device__ inline void store_remote(u32 address, u32 rank, u32 barrier, float4 v) {

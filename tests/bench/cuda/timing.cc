@@ -2,7 +2,6 @@
 
 #include <cuda_runtime_api.h>
 #include <cupti.h>
-#include <dlfcn.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -61,9 +60,7 @@ ColdTimer::ColdTimer(device::Stream& stream, std::function<void()> overwrite)
     if (library == nullptr) return;
     auto* cupti = new Cupti;
     const auto find = [&](auto& function, const char* name) {
-        function =
-            reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, name));
-        return function != nullptr;
+        return device::find_function(library, name, function);
     };
     if (find(cupti->enable, "cuptiActivityEnable") &&
         find(cupti->disable, "cuptiActivityDisable") &&
