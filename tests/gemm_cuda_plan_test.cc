@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
+
+#include "gemm/cuda/issue_order.h"
 #include "gemm/cuda/plan.h"
 
 namespace dsa::gemm::cuda {
@@ -38,6 +41,45 @@ TEST(CudaKernels, AreListedOnce) {
     for (size_t i = 0; i < kernels.size(); ++i)
         for (size_t j = 0; j < i; ++j)
             EXPECT_FALSE(kernels[i].config == kernels[j].config) << i << " " << j;
+}
+
+// Of each instruction all but the control bits stays; what keeps its operand for the next one is
+// followed by one that reads the same.
+TEST(CudaKernels, IssueOrderChangesControlBitsOnly) {
+    constexpr uint64_t kControl = uint64_t{15} << 41 | uint64_t{1} << 45 | uint64_t{15} << 58;
+    constexpr uint64_t kFfma = 0x223;
+    const auto word = [](const unsigned char* p) {
+        uint64_t value = 0;
+        std::memcpy(&value, p, sizeof value);
+        return value;
+    };
+    int ordered = 0;
+    for (const BuiltKernel& built : built_kernels()) {
+        if (!gains_by_issue_order(built.config)) continue;
+        const std::vector<unsigned char> now = with_issue_order(built.cubin);
+        ASSERT_EQ(now.size(), cubin_size(built.cubin));
+        EXPECT_EQ(with_issue_order(now.data()), now);
+        int changed = 0;
+        for (size_t i = 0; i + 32 <= now.size(); i += 16) {
+            const uint64_t low = word(&now[i]), high = word(&now[i + 8]);
+            EXPECT_EQ(low, word(built.cubin + i));
+            const uint64_t before = word(built.cubin + i + 8);
+            if (high == before) continue;
+            ++changed;
+            EXPECT_EQ(high & ~kControl, before & ~kControl);
+            EXPECT_EQ(low & 0xfff, kFfma);
+            EXPECT_GE(high >> 41 & 15, before >> 41 & 15);
+            if ((high >> 58 & 15) != 0) {
+                EXPECT_EQ(high >> 58 & 15, 2U);  // operand b
+                EXPECT_EQ(word(&now[i + 16]) & 0xfff, kFfma);
+                EXPECT_EQ(word(&now[i + 16]) >> 32 & 255, low >> 32 & 255);
+            }
+        }
+        EXPECT_GE(changed, built.config.tile_n / 8)
+            << built.config.tile_m << "x" << built.config.tile_n;
+        ++ordered;
+    }
+    EXPECT_GE(ordered, 9);
 }
 
 // Any shape and number of rows has a kernel, in both kinds of output.

@@ -72,15 +72,14 @@ struct StageScales {
     float weight[WeightScales<c>::kCount];
     float a[c.swapped ? 1 : c.waves()][2];  // of rows r and r + 8 of each wave
 
-    // Waits for the stage. offset: bytes to A's scale of the thread's first row.
-    __device__ void load(Shared<c> shared, const Ring<c>& ring, WeightScales<c>& weights, int kb,
+    // Of a stage that is there. offset: bytes to A's scale of the thread's first row.
+    __device__ void load(Shared<c> shared, int stage, WeightScales<c>& weights, int kb,
                          u32 offset) {
         weights.get(kb, weight);
-        ptx::barrier_wait(shared.full(ring.stage), ring.phase);
         if constexpr (!c.swapped) {
 #pragma unroll
             for (int wave = 0; wave < c.waves(); ++wave) {
-                const u32 at = shared.scale(ring.stage) + offset + wave * 64 * c.math_groups * 4;
+                const u32 at = shared.scale(stage) + offset + wave * 64 * c.math_groups * 4;
                 a[wave][0] = ptx::load_shared(at);
                 a[wave][1] = ptx::load_shared(at + 8 * 4);
             }
@@ -88,12 +87,16 @@ struct StageScales {
     }
 };
 
-// total += chain * scales. d as Wgmma lays it out.
-template <KernelConfig c>
+// total += chain * scales, or, of a tile's first chain, total = chain * scales. d as Wgmma lays it
+// out.
+template <KernelConfig c, bool kFirst>
 __device__ inline void promote(const float (&chain)[c.side_n() / 2], float (&total)[c.side_n() / 2],
                                u32 scale, int thread, const StageScales<c>& scales, int wave,
                                int columns_of_first) {
     constexpr int kColumns = c.side_n() / 8;
+    const auto add = [&](int i, float scale) {
+        total[i] = fmaf(chain[i], scale, kFirst ? 0.0f : total[i]);
+    };
     if constexpr (c.swapped) {  // columns of D's transpose are rows of A
 #pragma unroll
         for (int j = 0; j < kColumns; ++j) {
@@ -105,10 +108,10 @@ __device__ inline void promote(const float (&chain)[c.side_n() / 2], float (&tot
                 s = ptx::load_shared2(at);
             s.x *= scales.weight[0];
             s.y *= scales.weight[0];
-            total[4 * j + 0] = fmaf(chain[4 * j + 0], s.x, total[4 * j + 0]);
-            total[4 * j + 1] = fmaf(chain[4 * j + 1], s.y, total[4 * j + 1]);
-            total[4 * j + 2] = fmaf(chain[4 * j + 2], s.x, total[4 * j + 2]);
-            total[4 * j + 3] = fmaf(chain[4 * j + 3], s.y, total[4 * j + 3]);
+            add(4 * j + 0, s.x);
+            add(4 * j + 1, s.y);
+            add(4 * j + 2, s.x);
+            add(4 * j + 3, s.y);
         }
     } else {
         float s0[WeightScales<c>::kCount], s1[WeightScales<c>::kCount];
@@ -128,31 +131,31 @@ __device__ inline void promote(const float (&chain)[c.side_n() / 2], float (&tot
                     t1 = s1[1];
                 }
             }
-            total[4 * j + 0] = fmaf(chain[4 * j + 0], t0, total[4 * j + 0]);
-            total[4 * j + 1] = fmaf(chain[4 * j + 1], t0, total[4 * j + 1]);
-            total[4 * j + 2] = fmaf(chain[4 * j + 2], t1, total[4 * j + 2]);
-            total[4 * j + 3] = fmaf(chain[4 * j + 3], t1, total[4 * j + 3]);
+            add(4 * j + 0, t0);
+            add(4 * j + 1, t0);
+            add(4 * j + 2, t1);
+            add(4 * j + 3, t1);
         }
     }
 }
 
 // All of this block's k of a tile, in its first kWaves waves. Whatever can happens while the tensor
-// core works: the next stage's scales are fetched. Little stands between a promotion and the next
-// product. A stage is given back before its sums are promoted: later is slower (measured).
-template <KernelConfig c, int kWaves>
+// core works: scales are fetched, and meanwhile() is called once. Little stands between a promotion
+// and the next product. A stage is given back before its sums are promoted: later is slower
+// (measured).
+template <KernelConfig c, int kWaves, typename Meanwhile>
 __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& w,
                          WeightScales<c>& weights, Shared<c> shared, Ring<c>& ring, int group,
-                         int thread) {
+                         int thread, const Meanwhile& meanwhile) {
     const int row = 64 * group + thread / 32 * 16 + thread % 32 / 4;  // of d[0] on the M side
     const int columns_of_first = kBlockK - w.col % kBlockK;
     const u32 shift = c.groups == Groups::kContiguous ? w.row % 4 * 4 : 0;
     const u32 x0 = operand_start(shared.side_m(0) + 64 * group * kBlockK),
               y0 = operand_start(shared.side_n(0));
     StageScales<c> scales;
-    if (w.k_begin < w.k_end) scales.load(shared, ring, weights, w.k_begin, shift + row * 4);
     u32 x = x0 + ring.stage * (c.stage_m_bytes() >> 4);
     u32 y = y0 + ring.stage * (c.stage_n_bytes() >> 4);
-    for (int kb = w.k_begin; kb < w.k_end; ++kb) {
+    const auto stage = [&]<bool kFirst>(int kb) {
         Ring<c> next = ring;
         next.advance();
         StageScales<c> next_scales;
@@ -167,8 +170,13 @@ __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& 
                 Wgmma<c.side_n()>::multiply(chain, operand_descriptor(x_wave + 2 * i),
                                             operand_descriptor(y + 2 * i), i > 0);
             wgmma_commit();
+            if (kFirst && wave == 0) {
+                scales.load(shared, ring.stage, weights, kb, shift + row * 4);
+                meanwhile();
+            }
             if (wave == kWaves - 1 && kb + 1 < w.k_end) {
-                next_scales.load(shared, next, weights, kb + 1, shift + row * 4);
+                ptx::barrier_wait(shared.full(next.stage), next.phase);
+                next_scales.load(shared, next.stage, weights, kb + 1, shift + row * 4);
                 x = x0 + next.stage * (c.stage_m_bytes() >> 4);
                 y = y0 + next.stage * (c.stage_n_bytes() >> 4);
                 asm volatile("" : "+r"(x), "+r"(y));  // now, not between promotion and product
@@ -178,13 +186,16 @@ __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& 
             pin(chain);
             // A's scales are in registers; with the operands' roles swapped they are read below.
             if (!c.swapped && wave == kWaves - 1) release<c>(shared, ring.stage);
-            promote<c>(chain, total[wave], shared.scale(ring.stage) + shift, thread, scales, wave,
-                       columns_of_first);
+            promote<c, kFirst>(chain, total[wave], shared.scale(ring.stage) + shift, thread, scales,
+                               wave, columns_of_first);
         }
         if constexpr (c.swapped) release<c>(shared, ring.stage);
         ring = next;
         scales = next_scales;
-    }
+    };
+    ptx::barrier_wait(shared.full(ring.stage), ring.phase);
+    stage.template operator()<true>(w.k_begin);
+    for (int kb = w.k_begin + 1; kb < w.k_end; ++kb) stage.template operator()<false>(kb);
 }
 
 // A tile in which this warpgroup has no rows.
@@ -197,20 +208,22 @@ __device__ void skip(const Work& w, Shared<c> shared, Ring<c>& ring) {
 }
 
 // multiply() with the waves that have rows: at a group's end the grain is 64 rows, not a tile.
-template <KernelConfig c>
+template <KernelConfig c, typename Meanwhile>
 __device__ void multiply_rows(float (&total)[c.waves()][c.side_n() / 2], const Work& w,
                               WeightScales<c>& weights, Shared<c> shared, Ring<c>& ring, int group,
-                              int thread) {
-    if constexpr (c.swapped) {
-        multiply<c, c.waves()>(total, w, weights, shared, ring, group, thread);
+                              int thread, const Meanwhile& meanwhile) {
+    if constexpr (c.swapped || c.groups == Groups::kDense) {
+        multiply<c, c.waves()>(total, w, weights, shared, ring, group, thread, meanwhile);
     } else {
         const int rows = w.row_end - w.row - 64 * group;  // of this warpgroup, and of those behind
-        if (rows > (c.waves() - 1) * 64 * c.math_groups)
-            multiply<c, c.waves()>(total, w, weights, shared, ring, group, thread);
-        else if (c.waves() > 1 && rows > 0)
-            multiply<c, 1>(total, w, weights, shared, ring, group, thread);
-        else
+        if (rows > (c.waves() - 1) * 64 * c.math_groups) {
+            multiply<c, c.waves()>(total, w, weights, shared, ring, group, thread, meanwhile);
+        } else if (c.waves() > 1 && rows > 0) {
+            multiply<c, 1>(total, w, weights, shared, ring, group, thread, meanwhile);
+        } else {
             skip<c>(w, shared, ring);
+            meanwhile();
+        }
     }
 }
 
@@ -221,31 +234,29 @@ __device__ void consume(const ptx::TensorMap& d_map, const KernelArgs& args, int
     // stay in uniform registers.
     const int group = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / kWarpgroup, 0) - 1;
     const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
+    const Columns columns = columns_of<c>(part);
     Ring<c> ring;
-    Work next;
-    bool more = schedule.next(next);
+    Work w, next;
+    bool more = schedule.next(w);
     if (!more) return;
-    WeightScales<c> weights(args, next, n, k_blocks);
-    while (more) {
-        const Work w = next;
-        float total[c.waves()][c.side_n() / 2] = {};
-        multiply_rows<c>(total, w, weights, shared, ring, group, thread);
-        more = schedule.next(next);
+    WeightScales<c> weights(args, w, n, k_blocks);
+    for (u32 phase = 0;;) {
+        float total[c.waves()][c.side_n() / 2];
+        multiply_rows<c>(total, w, weights, shared, ring, group, thread,
+                         [&] { more = schedule.next(next); });
         if (more)
             weights =
                 WeightScales<c>(args, next, n, k_blocks);  // on their way while this tile is stored
-        const Columns columns = columns_of<c>(part);
         if constexpr (c.split_k > 1) add_parts<c>(total[0], shared, part, group, thread);
-        if constexpr (c.f32_out) {
+        if constexpr (c.f32_out)
             store_f32<c>(args, w, n, total, columns, group, thread);
-        } else if constexpr (!c.stores_boxes()) {
+        else if constexpr (!c.stores_boxes())
             store_columns<c>(args, w, n, total[0], columns, group, thread);
-        } else {
-#pragma unroll
-            for (int wave = 0; wave < c.waves(); ++wave)
-                store_bf16<c>(d_map, args, w, n, total[wave], wave, columns,
-                              shared.staging(group) + wave * c.slabs() * (64 * 128), group, thread);
-        }
+        else
+            store_staged<c>(d_map, args, w, n, total, columns, shared, group, thread, phase);
+        if (!more) break;
+        w = next;
+        phase ^= 1;
     }
     // The end of the grid makes stores visible; their shared memory must live until it is read.
     if (thread == 0) ptx::store_wait_read();
@@ -319,6 +330,7 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
             ptx::barrier_init(shared.full(i), 1);
             ptx::barrier_init(shared.empty(i), c.math_groups * kReleases);
         }
+        for (int g = 0; g < c.math_groups; ++g) ptx::barrier_init(shared.staging_free(g), 1);
         if constexpr (c.split_k > 1) {
             ptx::barrier_init(shared.parts(), 1);
             ptx::barrier_expect(shared.parts(), bytes_of_parts<c>(part));
@@ -327,7 +339,7 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
     }
     if constexpr (c.split_k > 1) ptx::cluster_arrive();  // add_parts waits
     // The thread that loads made the barriers itself: it waits for nothing but the groups' tiles.
-    if (c.groups == Groups::kDense && threadIdx.x < kWarpgroup)
+    if (c.groups == Groups::kDense && threadIdx.x < 32)
         ptx::named_barrier_arrive(kBegun, c.threads());
     else
         ptx::named_barrier(kBegun, c.threads());
@@ -337,7 +349,12 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
                                static_cast<int>(gridDim.x) / c.split_k, part);
     if (threadIdx.x < kWarpgroup) {
         ptx::fewer_registers<kProducerRegisters>();
-        if (threadIdx.x == 0) produce<c>(a_map, b_map, args, n, k_blocks, schedule, shared);
+        const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
+        if (warp == 0) {
+            if (ptx::elect_lane()) produce<c>(a_map, b_map, args, n, k_blocks, schedule, shared);
+        } else if (c.has_store_warps() && warp <= c.math_groups) {
+            store_tiles<c>(d_map, args, n, schedule, shared, columns_of<c>(part), warp - 1);
+        }
     } else {
         ptx::more_registers<kMathRegisters<c>>();
         consume<c>(d_map, args, n, k_blocks, schedule, shared, part);

@@ -53,10 +53,12 @@ struct KernelConfig {
     // Rows of D that one box of its tensor map stores: 64 columns each.
     constexpr int store_rows() const { return swapped ? 8 : 64; }
     // Slabs of 64 columns of D that a warpgroup stages.
-    constexpr int slabs() const { return swapped ? 1 : tile_n / 64; }
+    constexpr int slabs() const { return swapped || tile_n < 64 ? 1 : tile_n / 64; }
     // By the copy engine; narrow tiles, and the columns that one of several blocks finishes, go
     // straight from the registers.
-    constexpr bool stores_boxes() const { return swapped || tile_n > 64; }
+    constexpr bool stores_boxes() const { return !f32_out && (swapped || tile_n > 64); }
+    // Warps 1 .. math_groups of the producer's warpgroup store what the others have staged.
+    constexpr bool has_store_warps() const { return stores_boxes() && !swapped; }
     // Groups of 8 of side N whose sums one of the blocks that share k finishes, at most.
     constexpr int part_columns() const { return (side_n() / 8 + split_k - 1) / split_k; }
 
@@ -68,7 +70,7 @@ struct KernelConfig {
     constexpr int scale_bytes() const { return (scale_rows() * 4 + 127) / 128 * 128; }
     constexpr int staging_bytes() const {  // of one warpgroup: D, or the sums of other blocks
         const int slab = (swapped ? tile_m : 64) * 128;
-        const int bytes = f32_out || !stores_boxes() ? 0 : waves() * slabs() * slab;
+        const int bytes = stores_boxes() ? waves() * slabs() * slab : 0;
         const int sums = (split_k - 1) * part_columns() * kWarpgroup * 16;
         return bytes > sums ? bytes : sums;
     }
@@ -76,7 +78,7 @@ struct KernelConfig {
         return stage_m_bytes() + stage_n_bytes() + scale_bytes() + 2 * 8;
     }
     constexpr int other_bytes() const {
-        return 1024 + math_groups * staging_bytes() + (split_k > 1 ? 8 : 0) +
+        return 1024 + math_groups * (staging_bytes() + 8) + (split_k > 1 ? 8 : 0) +
                (groups == Groups::kDense ? 0 : 2 * (kMaxGroups + 1) * 4);
     }
     constexpr int stages() const {  // as many as fit

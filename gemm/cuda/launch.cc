@@ -5,7 +5,9 @@
 #include <mutex>
 #include <vector>
 
+#include "dsa/error.h"
 #include "gemm/cuda/built_kernels.h"
+#include "gemm/cuda/issue_order.h"
 #include "gemm/cuda/jit.h"
 
 namespace dsa::gemm::cuda {
@@ -14,7 +16,7 @@ namespace {
 // A kernel ready to run, and how many clusters of it the device holds.
 struct Loaded {
     KernelConfig config;
-    std::vector<unsigned char> compiled;  // its cubin, if it was not built ahead
+    std::vector<unsigned char> cubin;  // if it is not one of the built ones, as it is
     device::Library library;
     device::Kernel kernel;
     int clusters = 0;
@@ -40,8 +42,12 @@ const Loaded& load(const KernelConfig& config) {
     fresh->config = config;
     const unsigned char* cubin = find_built(config);
     if (cubin == nullptr) {
-        fresh->compiled = compiled_kernel(config, kernel_cache_folder());
-        cubin = fresh->compiled.data();
+        fresh->cubin = compiled_kernel(config, kernel_cache_folder());
+        cubin = fresh->cubin.data();
+    }
+    if (gains_by_issue_order(config)) {
+        fresh->cubin = with_issue_order(cubin);
+        cubin = fresh->cubin.data();
     }
     fresh->library = device::Library(cubin);
     fresh->kernel = fresh->library.kernel("fp8_gemm", config.shared_bytes());
@@ -53,6 +59,9 @@ const Loaded& load(const KernelConfig& config) {
 
 void run(CudaExec& exec, const Launch& launch, const Problem& p) {
     const KernelConfig& c = launch.config;
+    if (ceil_div(p.k, kBlockK) < c.split_k)
+        throw_error(ErrorCode::kInternal, "fp8_gemm_nt: k ", p.k, " for ", c.split_k,
+                    " blocks that share it");
     const Loaded& loaded = load(c);
     const int64_t rows = p.groups == Groups::kMasked ? p.num_groups * p.m : p.m;
     using device::BoxType;

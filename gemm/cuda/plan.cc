@@ -17,7 +17,11 @@ constexpr double kProductsPerClock = 4096.0;
 constexpr double kBytesPerUs = 2.6e6;
 constexpr double kL2BytesPerUs = 9.0e6;
 constexpr double kLaunchUs = 3.0;
-constexpr double kTileClocks = 2500.0;   // filling the pipeline and storing a tile
+constexpr double kSharedBytesPerClock = 137.0;  // of a multiprocessor's shared memory, fitted
+constexpr int kFewRows = 128;                   // of a group: memory bounds
+constexpr double kFillClocks = 2500.0;   // from tile to tile with few rows: its latency shows
+constexpr double kTileClocks = 400.0;    // with more: until the next tile's first product is done,
+constexpr double kWaveClocks = 800.0;    // and staging each 64 rows of a warpgroup
 constexpr double kChainClocks = 250.0;   // at least, from a stage's first product to its promotion
 constexpr double kStageClocks = 40.0;    // between a stage's products and the next one's
 constexpr double kPartsClocks = 3000.0;  // exchanging the sums of a tile, filling the pipeline anew
@@ -30,12 +34,13 @@ int64_t rows_of_group(const PlanRequest& r) {
     return r.groups == Groups::kMasked ? r.m : std::max<int64_t>(1, ceil_div(r.m, r.num_groups));
 }
 
-// Clocks of one stage (128 of k). Shared memory moves 128 bytes a clock, one row of an operand: the
-// copy engine writes both sides once, and each product of 64 rows of side M reads them and side N.
+// Clocks of one stage (128 of k). A row of an operand is 128 bytes of shared memory: the copy
+// engine writes both sides once, and each product of 64 rows of side M reads them and side N.
 double stage_clocks(const KernelConfig& c) {
     const double multiply =
         static_cast<double>(kBlockK) * c.side_m() * c.side_n() / kProductsPerClock;
-    const double shared = c.side_m() + c.side_n() + c.side_m() / 64.0 * (64 + c.side_n());
+    const double rows = c.side_m() + c.side_n() + c.side_m() / 64.0 * (64 + c.side_n());
+    const double shared = rows * kBlockK / kSharedBytesPerClock;
     // With one product of 64 rows a stage nothing of a warpgroup's own is under way meanwhile.
     return std::max({multiply, shared, kChainClocks}) +
            kStageClocks * (c.waves() == 1 && c.side_n() > 128 ? 2 : 1);
@@ -61,7 +66,8 @@ Plan estimate(const PlanRequest& r, const KernelConfig& c) {
     plan.waves = static_cast<double>(tiles) / r.multiprocessors;
     const double rounds = std::ceil(plan.waves);
     const double clocks = static_cast<double>(ceil_div(k_blocks, c.split_k)) * stage_clocks(c) +
-                          kTileClocks + (c.split_k > 1 ? kPartsClocks : 0.0);
+                          (rows <= kFewRows ? kFillClocks : kTileClocks + c.waves() * kWaveClocks) +
+                          (c.split_k > 1 ? kPartsClocks : 0.0);
     plan.multiply_us = rounds * clocks / kClocksPerUs;
     const int64_t bytes =
         r.num_groups * (rows * r.k + r.n * r.k + rows * r.n * (r.f32_out ? 4 : 2));

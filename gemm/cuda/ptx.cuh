@@ -133,6 +133,19 @@ __device__ inline void named_barrier(u32 id, u32 threads) {
 __device__ inline void named_barrier_arrive(u32 id, u32 threads) {
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
+// One lane of the warp. The compiler knows that what it then does is uniform, which a comparison of
+// thread numbers does not tell it.
+__device__ inline bool elect_lane() {
+    u32 elected;
+    asm volatile(
+        "{\n"
+        ".reg .pred p;\n"
+        "elect.sync _|p, 0xffffffff;\n"
+        "selp.u32 %0, 1, 0, p;\n"
+        "}"
+        : "=r"(elected));
+    return elected != 0;
+}
 template <int kRegisters>
 __device__ inline void more_registers() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));

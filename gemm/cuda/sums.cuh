@@ -38,16 +38,16 @@ __device__ void store_f32(const KernelArgs& args, const Work& w, int n,
     }
 }
 
-// Rows [first, first + rows) of a staged slab of 64 columns, by all threads of the warpgroup: where
-// a group ends within the box that the copy engine would store.
-__device__ inline void store_cut_slab(const KernelArgs& args, u32 slab, int first, int rows,
-                                      int row, int row_end, int col, int n, int thread) {
+// Rows [row, row + rows) of D from a staged box of 64 columns: where a group ends within the box
+// that the copy engine would store.
+__device__ inline void store_cut_box(const KernelArgs& args, u32 box, int rows, int row, int col,
+                                     int n, int thread, int threads) {
     unsigned short* d = static_cast<unsigned short*>(args.d);
-    for (int i = thread; i < rows * 8; i += kWarpgroup) {
-        const int r = first + i / 8, piece = i % 8;
-        if (row + r >= row_end || col + piece * 8 >= n) continue;
+    for (int i = thread; i < rows * 8; i += threads) {
+        const int r = i / 8, piece = i % 8;
+        if (col + piece * 8 >= n) continue;
         *reinterpret_cast<uint4*>(d + (row + r) * args.ldd + col + piece * 8) =
-            ptx::load_shared_16(slab + r * 128 + ((piece ^ (r & 7)) << 4));
+            ptx::load_shared_16(box + r * 128 + ((piece ^ (r & 7)) << 4));
     }
 }
 
@@ -92,57 +92,109 @@ __device__ void store_columns(const KernelArgs& args, const Work& w, int n,
     }
 }
 
-// bf16 of a wave, through `staging`, this wave's part of the warpgroup's staging memory.
+// ---- bf16 through shared memory, stored by the copy engine ----
+//
+// With A on side M a warp of the producer's warpgroup stores what a warpgroup has staged, which
+// goes on to its next tile. With the weight there, a tile is small and often the only one: the
+// warpgroup stores it itself.
+
+// Named barriers: a warpgroup has staged (its threads and the warp that stores); its threads alone.
+__device__ inline u32 staged_barrier(int group) {
+    return 1 + group;
+}
+__device__ inline u32 warpgroup_barrier(int group) {
+    return 3 + group;
+}
+
+// The sums of a tile as boxes of c.store_rows() x 64: [wave][slab] with A on side M, else [8 rows].
 template <KernelConfig c>
-__device__ void store_bf16(const ptx::TensorMap& d_map, const KernelArgs& args, const Work& w,
-                           int n, const float (&total)[c.side_n() / 2], int wave, Columns columns,
-                           u32 staging, int group, int thread) {
+__device__ inline void stage_sums(const float (&total)[c.waves()][c.side_n() / 2], Columns columns,
+                                  u32 staging, int thread) {
+    constexpr int kBox = c.store_rows() * 128;
     const int lane = thread % 32, warp = thread / 32;
-    constexpr int kRows = c.store_rows();
-    const int row0 = c.swapped ? w.row : w.row + wave * 64 * c.math_groups + 64 * group;
-    const int col0 = c.swapped ? w.col + 64 * group : w.col;
-    const int first_box = c.swapped ? columns.begin : 0, boxes = c.swapped ? columns.end : 1;
-    if (wave == 0) {  // the stores of the tile before have read it all
-        if (thread == 0) ptx::store_wait_read();
-        ptx::named_barrier(1 + group, kWarpgroup);
-    }
-    if constexpr (c.swapped) {
 #pragma unroll
-        for (int j = 0; j < c.side_n() / 8; ++j) {
-            if (j < columns.begin || j >= columns.end) continue;
-            const int row = 8 * j + lane % 8, piece = warp * 2 + lane / 8 % 2;
-            ptx::store_matrices_transposed(staging + row * 128 + ((piece ^ (row & 7)) << 4),
-                                           ptx::pack_bf16(total[4 * j], total[4 * j + 1]),
-                                           ptx::pack_bf16(total[4 * j + 2], total[4 * j + 3]));
-        }
-    } else {
+    for (int wave = 0; wave < c.waves(); ++wave) {
 #pragma unroll
-        for (int j = 0; j < c.side_n() / 8; j += 2) {
-            const int row = warp * 16 + lane / 8 % 2 * 8 + lane % 8, column = j + lane / 16;
-            ptx::store_matrices(
-                staging + column / 8 * (64 * 128) + row * 128 + (((column % 8) ^ (row & 7)) << 4),
-                ptx::pack_bf16(total[4 * j], total[4 * j + 1]),
-                ptx::pack_bf16(total[4 * j + 2], total[4 * j + 3]),
-                ptx::pack_bf16(total[4 * j + 4], total[4 * j + 5]),
-                ptx::pack_bf16(total[4 * j + 6], total[4 * j + 7]));
-        }
-    }
-    ptx::fence_async_shared();
-    ptx::named_barrier(1 + group, kWarpgroup);
-    for (int slab = 0; slab < c.slabs(); ++slab) {
-        const int col = col0 + slab * 64;
-        const u32 from = staging + slab * (64 * 128);
-        for (int box = first_box; box < boxes && col < n; ++box) {
-            const int row = row0 + box * kRows;
-            if (row >= w.row_end) break;
-            if (c.groups == Groups::kDense || row + kRows <= w.row_end) {
-                if (thread == 0) ptx::store_box(d_map, from + box * kRows * 128, col, row);
+        for (int j = 0; j < c.side_n() / 8; j += c.swapped ? 1 : 2) {
+            const float* sum = total[wave] + 4 * j;
+            const u32 low = ptx::pack_bf16(sum[0], sum[1]), high = ptx::pack_bf16(sum[2], sum[3]);
+            if constexpr (c.swapped) {
+                if (j < columns.begin || j >= columns.end) continue;
+                const int r = lane % 8, piece = warp * 2 + lane / 8 % 2;
+                ptx::store_matrices_transposed(staging + j * kBox + r * 128 + ((piece ^ r) << 4),
+                                               low, high);
             } else {
-                store_cut_slab(args, from, box * kRows, kRows, row0, w.row_end, col, n, thread);
+                const int r = warp * 16 + lane % 16, piece = j % 8 + lane / 16;
+                const u32 box = staging + (wave * c.slabs() + j / 8) * kBox;
+                ptx::store_matrices(box + r * 128 + ((piece ^ (r & 7)) << 4), low, high,
+                                    ptx::pack_bf16(sum[4], sum[5]), ptx::pack_bf16(sum[6], sum[7]));
             }
         }
     }
-    if (thread == 0) ptx::store_commit();
+}
+
+// The boxes of a tile that warpgroup `group` has staged, by some whole warps; `one` of their
+// threads starts the copies.
+template <KernelConfig c>
+__device__ inline void store_boxes(const ptx::TensorMap& d_map, const KernelArgs& args,
+                                   const Work& w, int n, u32 staging, Columns columns, int group,
+                                   bool one, int thread, int threads) {
+    constexpr int kRows = c.store_rows(), kBox = kRows * 128;
+    const int first = c.swapped ? columns.begin : 0;
+    const int boxes = c.swapped ? columns.end : c.waves() * c.slabs();
+    for (int i = first; i < boxes; ++i) {
+        const int row =
+            c.swapped ? w.row + i * kRows : w.row + (i / c.slabs() * c.math_groups + group) * 64;
+        const int col = w.col + (c.swapped ? group : i % c.slabs()) * 64;
+        const int rows = min(w.row_end - row, kRows);
+        const u32 box = staging + i * kBox;
+        if (rows <= 0 || col >= n) continue;
+        if (c.groups != Groups::kDense && rows < kRows)
+            store_cut_box(args, box, rows, row, col, n, thread, threads);
+        else if (one)
+            ptx::store_box(d_map, box, col, row);
+    }
+}
+
+// Of a warpgroup that multiplies. phase: of its tiles, 0 first.
+template <KernelConfig c>
+__device__ void store_staged(const ptx::TensorMap& d_map, const KernelArgs& args, const Work& w,
+                             int n, const float (&total)[c.waves()][c.side_n() / 2],
+                             Columns columns, Shared<c> shared, int group, int thread, u32 phase) {
+    const u32 staging = shared.staging(group);
+    if constexpr (c.has_store_warps()) {
+        ptx::barrier_wait(shared.staging_free(group), phase ^ 1);
+        stage_sums<c>(total, columns, staging, thread);
+        ptx::fence_async_shared();
+        ptx::named_barrier_arrive(staged_barrier(group), kWarpgroup + 32);
+    } else {
+        // The boxes of the tile before, or the sums of other blocks, have been read.
+        if (thread == 0) ptx::store_wait_read();
+        ptx::named_barrier(warpgroup_barrier(group), kWarpgroup);
+        stage_sums<c>(total, columns, staging, thread);
+        ptx::fence_async_shared();
+        ptx::named_barrier(warpgroup_barrier(group), kWarpgroup);
+        store_boxes<c>(d_map, args, w, n, staging, columns, group, thread == 0, thread, kWarpgroup);
+        if (thread == 0) ptx::store_commit();
+    }
+}
+
+// Of the warp that stores what warpgroup `group` stages.
+template <KernelConfig c>
+__device__ void store_tiles(const ptx::TensorMap& d_map, const KernelArgs& args, int n,
+                            Schedule<c> schedule, Shared<c> shared, Columns columns, int group) {
+    for (Work w; schedule.next(w);) {
+        ptx::named_barrier(staged_barrier(group), kWarpgroup + 32);
+        const bool one = ptx::elect_lane();
+        store_boxes<c>(d_map, args, w, n, shared.staging(group), columns, group, one,
+                       static_cast<int>(threadIdx.x) % 32, 32);
+        __syncwarp();
+        if (one) {
+            ptx::store_commit();
+            ptx::store_wait_read();
+            ptx::barrier_arrive(shared.staging_free(group));
+        }
+    }
 }
 
 // ---- sums of blocks that share the k of a tile ----
