@@ -1,22 +1,14 @@
 #include "gemm/cpu/select.h"
 
+#include "base/dispatch.h"
+
 namespace dsa::gemm::cpu {
 
-#if defined(__x86_64__)
-
 const Kernels& kernels_for(Isa isa) {
-    switch (isa) {
-        case Isa::kAvx2:
-            return kAvx2Kernels;
-        case Isa::kAvx512:
-            return kAvx512Kernels;
-        case Isa::kAvx512Bf16:
-            return kAvx512Bf16Kernels;
-        case Isa::kPortable:
-            break;
-    }
-    return kPortableKernels;
+    return DSA_SELECT_KERNELS(isa);
 }
+
+#if defined(__x86_64__)
 
 const Int8Kernels& int8_kernels_for(Isa isa) {
     switch (isa) {
@@ -34,9 +26,6 @@ const Int8Kernels& int8_kernels_for(Isa isa) {
 
 #else
 
-const Kernels& kernels_for(Isa) {
-    return kPortableKernels;
-}
 const Int8Kernels& int8_kernels_for(Isa) {
     return kPortableInt8Kernels;
 }

@@ -52,6 +52,7 @@ struct Kernels {
 };
 
 extern const Kernels kPortableKernels;
+extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
 extern const Kernels kAvx512Bf16Kernels;
 
