@@ -310,6 +310,7 @@ template <KernelConfig c>
 __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map,
                            const ptx::TensorMap& d_map, const KernelArgs& args,
                            unsigned char* memory) {
+    static_assert(!c.has_store_warps() || c.split_k == 1, "boxes are stored as whole tiles");
     const Shared<c> shared{(ptx::shared_address(memory) + 1023) / 1024 * 1024};
     const int n = args.n;
     const int k_blocks = (args.k + kBlockK - 1) / kBlockK;
@@ -351,6 +352,7 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
         ptx::fewer_registers<kProducerRegisters>();
         const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
         if (warp == 0) {
+            __syncwarp();  // which lane made the barriers is not said to be the elected one
             if (ptx::elect_lane()) produce<c>(a_map, b_map, args, n, k_blocks, schedule, shared);
         } else if (c.has_store_warps() && warp <= c.math_groups) {
             store_tiles<c>(d_map, args, n, schedule, shared, columns_of<c>(part), warp - 1);
