@@ -47,6 +47,8 @@ bench:
 cuda-bundle: configure
 	@grep -q 'DSA_CUDA:BOOL=ON' $(BUILD)/CMakeCache.txt || \
 	    { echo "No CUDA here: nvcc and libcudart_static.a were not found (docs/cuda.md)" >&2; exit 1; }
+	@grep -q 'gemm_cuda_bench' $(BUILD)/build.ninja || \
+	    { echo "gemm_cuda_bench is not built here: cupti.h was not found (docs/cuda.md)" >&2; exit 1; }
 	@cmake --build --preset $(PRESET) -j $(JOBS) --target gemm_cuda_bench gemm_cuda_test
 	@rm -rf $(BUILD)/cuda-bundle && mkdir -p $(BUILD)/cuda-bundle
 	@cp $(BUILD)/tests/bench/cuda/gemm_cuda_bench $(BUILD)/tests/gemm_cuda_test $(BUILD)/cuda-bundle

@@ -91,8 +91,9 @@ void launch(Kernel kernel, const LaunchShape& shape, void** arguments, void* str
 int max_active_clusters(Kernel kernel, const LaunchShape& shape);
 
 // Opens a library of the CUDA toolkit, for example "libcublasLt.so", at run time: the file that
-// environment variable `variable` names, else the version that this was built with, where the
-// loader finds it or under /usr/local/cuda. nullptr if there is none.
+// environment variable `variable` names (throws kUnsupported if it cannot be opened), else the
+// version that this was built with, where the loader finds it or under /usr/local/cuda. nullptr if
+// there is none.
 void* open_toolkit_library(const char* name, const char* variable);
 // A symbol of such a library; nullptr if it has none of that name.
 void* find_symbol(void* library, const char* name);

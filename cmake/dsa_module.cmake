@@ -64,8 +64,9 @@ endfunction()
 function(dsa_isa_sources name isa)
   # Aligned loops: Zen 3 runs the loop of products a quarter slower where it starts at the end of a
   # cache line.
-  set(avx2 -mavx2 -mfma -mf16c -falign-loops=64)
-  set(avx512 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq)
+  set(base -mavx2 -mfma -mf16c)
+  set(avx2 ${base} -falign-loops=64)
+  set(avx512 ${base} -mavx512f -mavx512bw -mavx512vl -mavx512dq)
   set(avx512_vnni ${avx512} -mavx512vnni)
   set(avx512_bf16 ${avx512} -mavx512bf16 -mavx512vbmi -mavx512vnni)
   if(NOT DEFINED ${isa})

@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 
+#include "base/device.h"
 #include "dsa/error.h"
 #include "gemm/gemm_cuda.h"
 
@@ -85,6 +86,18 @@ TEST(CudaBf16, RefusesBadArguments) {
     refuses([](auto& p) { p.d.data = static_cast<uint8_t*>(p.d.data) + 2; });
     refuses([](auto& p) { p.a.ld = 32; });
     refuses([](auto& p) { p.d.ld = 26; });
+}
+
+TEST(CudaBf16, NamesALibraryThatDoesNotOpen) {
+    ::setenv("DSA_SOME_LIBRARY", "/no/such/library.so", 1);
+    try {
+        device::open_toolkit_library("libcublasLt.so", "DSA_SOME_LIBRARY");
+        ADD_FAILURE();
+    } catch (const Error& e) {
+        EXPECT_EQ(e.code(), ErrorCode::kUnsupported);
+        for (const char* part : {"DSA_SOME_LIBRARY", "libcublasLt.so", "/no/such/library.so"})
+            EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what();
+    }
 }
 
 }  // namespace

@@ -171,13 +171,15 @@ int max_active_clusters(Kernel kernel, const LaunchShape& shape) {
 }
 
 void* open_toolkit_library(const char* name, const char* variable) {
+    if (const char* path = std::getenv(variable); path != nullptr && *path != '\0') {
+        if (void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL)) return library;
+        throw_error(ErrorCode::kUnsupported, variable, ": expected CUDA's ", name, ", found '",
+                    path, "' (", dlerror(), ")");
+    }
     const std::string versioned = std::string(name) + "." + std::to_string(CUDART_VERSION / 1000);
-    std::vector<std::string> paths;
-    if (const char* path = std::getenv(variable)) paths.emplace_back(path);
     for (const char* folder : {"", "/usr/local/cuda/lib64/", "/usr/local/cuda/extras/CUPTI/lib64/"})
-        paths.push_back(folder + versioned);
-    for (const std::string& path : paths)
-        if (void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+        if (void* library = dlopen((folder + versioned).c_str(), RTLD_NOW | RTLD_LOCAL))
+            return library;
     return nullptr;
 }
 

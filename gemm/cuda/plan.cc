@@ -26,7 +26,7 @@ constexpr double kChainClocks = 250.0;   // at least, from a stage's first produ
 constexpr double kStageClocks = 40.0;    // between a stage's products and the next one's
 constexpr double kPartsClocks = 3000.0;  // exchanging the sums of a tile, filling the pipeline anew
 constexpr double kAsGood = 1.05;         // the model is not more exact than that
-constexpr int kDecodeRows = 64;          // of the weight, a block, where decode_split counts blocks
+constexpr int kSplitRows = 64;           // of the weight, a block, where decode_split counts blocks
 
 int64_t rows_of_group(const PlanRequest& r) {
     if (r.groups == Groups::kDense) return r.m;
@@ -95,7 +95,7 @@ double Plan::us() const {
 }
 
 int decode_split(int64_t n, int64_t k, int multiprocessors) {
-    const int64_t tiles = ceil_div(n, kDecodeRows), k_blocks = ceil_div(k, kBlockK);
+    const int64_t tiles = ceil_div(n, kSplitRows), k_blocks = ceil_div(k, kBlockK);
     // A cluster lies within one part of the device, where clusters of four leave some blocks idle.
     const auto fit = [&](int64_t split) {
         return split * tiles <= (split == 2 ? multiprocessors : multiprocessors * 10 / 11);
@@ -136,6 +136,9 @@ Plan choose_plan(const PlanRequest& r, std::span<const BuiltKernel> kernels, boo
     const size_t built = plans.size();
     if (may_compile)
         for (const KernelConfig& config : family_for(r)) {
+            if (std::any_of(plans.begin(), plans.end(),
+                            [&](const Plan& plan) { return plan.config == config; }))
+                continue;
             plans.push_back(estimate(r, config));
             plans.back().built = false;
         }
