@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "attention/cpu/gather.h"
 #include "attention/cpu/kernels.h"
 #include "base/avx2.h"
 
@@ -101,30 +102,6 @@ inline void widen_record(const uint8_t* record, uint16_t* out) {
         }
     }
     __builtin_memcpy(out + kLatent, record + kLatent + 16, kRope * 2);
-}
-
-// Keys that are widened and multiplied with all queries before the next ones, while they are in the
-// L1 cache.
-constexpr int64_t kKeyGroup = 16;
-
-inline const uint8_t* record_of(const SplitArgs& a, int64_t j) {
-    const int64_t s = a.indices[j];
-    return a.pages[s / kTokensPerPage] + a.page_offset + s % kTokensPerPage * kRecord;
-}
-
-// Widens the selected records first .. first + kKeyGroup - 1; rows beyond the last are zero.
-void gather(const SplitArgs& a, int64_t first, uint16_t* keys) {
-    constexpr int64_t kAhead = 4;
-    const int64_t end = first + kKeyGroup < a.count ? first + kKeyGroup : a.count;
-    for (int64_t j = first; j < end; ++j) {
-        if (j + kAhead < a.count) {
-            const uint8_t* next = record_of(a, j + kAhead);
-            for (int64_t line = 0; line < kRecord; line += 64)
-                _mm_prefetch(next + line, _MM_HINT_T0);
-        }
-        widen_record(record_of(a, j), keys + j * kKey);
-    }
-    for (int64_t i = end * kKey; i < (first + kKeyGroup) * kKey; ++i) keys[i] = 0;
 }
 
 // ---- one split ----
@@ -235,7 +212,7 @@ void split(const SplitArgs& a) {
     float* queries = logits + a.heads * kSplitKeys;
     widen_queries(a.q, a.heads, queries);
     for (int64_t first = 0; first < a.count; first += kKeyGroup) {
-        gather(a, first, keys);
+        gather<widen_record>(a, first, keys);
         for (int64_t h = 0; h < a.heads; h += 4)
             for (int64_t j = first; j < first + kKeyGroup; j += 2)
                 logits_4x2(a, queries, h, keys + j * kKey, logits + j);

@@ -14,6 +14,7 @@
 
 #include <cstdint>
 
+#include "attention/cpu/gather.h"
 #include "attention/cpu/kernels.h"
 #include "attention/cpu/widened_key.h"
 #include "base/avx512.h"
@@ -40,30 +41,6 @@ static inline void widen_queries(const uint16_t* q, int64_t heads, typename V::E
 }
 
 // ---- one split ----
-
-// Keys that are widened and multiplied with all queries before the next ones, while they are in the
-// L1 cache.
-static constexpr int64_t kKeyGroup = 16;
-
-static inline const uint8_t* record_of(const SplitArgs& a, int64_t j) {
-    const int64_t s = a.indices[j];
-    return a.pages[s / kTokensPerPage] + a.page_offset + s % kTokensPerPage * kRecord;
-}
-
-// Widens the selected records first .. first + kKeyGroup - 1; rows beyond the last are zero.
-static inline void gather(const SplitArgs& a, int64_t first, uint16_t* keys) {
-    constexpr int64_t kAhead = 4;
-    const int64_t end = first + kKeyGroup < a.count ? first + kKeyGroup : a.count;
-    for (int64_t j = first; j < end; ++j) {
-        if (j + kAhead < a.count) {
-            const uint8_t* next = record_of(a, j + kAhead);
-            for (int64_t line = 0; line < kRecord; line += 64)
-                _mm_prefetch(next + line, _MM_HINT_T0);
-        }
-        widen_record(record_of(a, j), keys + j * kKey);
-    }
-    for (int64_t i = end * kKey; i < (first + kKeyGroup) * kKey; ++i) keys[i] = 0;
-}
 
 // logits[h, j] for 4 heads x 4 keys; heads beyond the last repeat it.
 template <class V>
@@ -161,7 +138,7 @@ static inline void split(const SplitArgs& a) {
     auto* widened = reinterpret_cast<typename V::Element*>(logits + a.heads * kSplitKeys);
     widen_queries<V>(a.q, a.heads, widened);
     for (int64_t first = 0; first < a.count; first += kKeyGroup) {
-        gather(a, first, keys);
+        gather<widen_record>(a, first, keys);
         for (int64_t h = 0; h < a.heads; h += 4)
             for (int64_t j = first; j < first + kKeyGroup; j += 4)
                 logits_4x4<V>(a, widened, h, keys + j * kKey, logits + j);
