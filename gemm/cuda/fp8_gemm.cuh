@@ -1,10 +1,11 @@
 #pragma once
 // The kernel family: D = A B^T, e4m3 operands, fp32 scales 1 x 128 (A) and 128 x 128 (B).
 //
-// A block is one producer warpgroup, whose first thread starts all loads, and warpgroups that
-// multiply. Stages of 128 of k go round a ring in shared memory. Each 128 of k is one chain in the
-// tensor core, then total = fma(chain, scale_a * scale_b, total), as on the CPU. Blocks are
-// persistent; the loads of the next tile run while a tile is stored.
+// A block is one producer warpgroup and warpgroups that multiply. One lane of the producer starts
+// all loads; with A on side M its next warps store what the others have staged (sums.cuh). Stages
+// of 128 of k go round a ring in shared memory. Each 128 of k is one chain in the tensor core, then
+// total = fma(chain, scale_a * scale_b, total), as on the CPU. Blocks are persistent; the loads of
+// the next tile run while a tile is stored.
 
 #include "kernel_config.h"
 #include "loads.cuh"
