@@ -38,7 +38,8 @@ double CudaShape::bytes(bool f32_out) const {
                                total_rows() * n * (f32_out ? 4 : 2));
 }
 
-CudaCase::CudaCase(device::Stream& stream, const CudaShape& shape, bool f32_out, uint64_t seed)
+CudaCase::CudaCase(device::Stream& stream, const CudaShape& shape, bool f32_out, uint64_t seed,
+                   Codes codes)
     : stream_(stream), shape_(shape), library_(dsa_cuda_reference) {
     const int64_t k_blocks = ceil_div(shape.k, 128), n_blocks = ceil_div(shape.n, 128);
     const auto groups = static_cast<int64_t>(shape.rows.size());
@@ -53,13 +54,21 @@ CudaCase::CudaCase(device::Stream& stream, const CudaShape& shape, bool f32_out,
     a_scale_ = device::Buffer((masked ? groups : 1) * k_blocks * aligned * 4);
     b_scale_ = device::Buffer(groups * n_blocks * k_blocks * 4);
     d_ = device::Buffer(d_rows_ * shape.n * (f32_out ? 4 : 2));
-    const auto random = [&](const device::Buffer& buffer, uint64_t offset) {
+    // [count][rows][k], scales of block_rows x 128.
+    const auto random = [&](const device::Buffer& buffer, int64_t count, int64_t rows,
+                            int block_rows, uint64_t offset) {
         void* p = buffer.data();
-        long long n = buffer.size();
         unsigned long long s = seed * 1000003 + offset;
-        float deviation = 3.0f;
-        void* arguments[] = {&p, &n, &s, &deviation};
-        launch_all(library_, "random_e4m3", stream_, arguments);
+        if (codes == Codes::kQuantised) {
+            long long g = count, m = rows, k = shape.k;
+            void* arguments[] = {&p, &g, &m, &k, &block_rows, &s};
+            launch_all(library_, "random_quantised", stream_, arguments);
+        } else {
+            long long n = buffer.size();
+            float deviation = 3.0f;
+            void* arguments[] = {&p, &n, &s, &deviation};
+            launch_all(library_, "random_e4m3", stream_, arguments);
+        }
     };
     const auto random_scales = [&](const device::Buffer& buffer, uint64_t offset) {
         void* p = buffer.data();
@@ -68,8 +77,8 @@ CudaCase::CudaCase(device::Stream& stream, const CudaShape& shape, bool f32_out,
         void* arguments[] = {&p, &n, &s};
         launch_all(library_, "random_scales", stream_, arguments);
     };
-    random(a_, 1);
-    random(b_, 1ull << 40);
+    random(a_, 1, d_rows_, 1, 1);
+    random(b_, groups, shape.n, 128, 1ull << 40);
     random_scales(a_scale_, 2ull << 40);
     random_scales(b_scale_, 3ull << 40);
 

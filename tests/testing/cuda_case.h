@@ -21,9 +21,16 @@ struct CudaShape {
     double bytes(bool f32_out) const;  // each operand once
 };
 
+// Random e4m3 codes of A and B.
+enum class Codes {
+    kSmall,      // of values with a deviation of 3: subnormals are among them
+    kQuantised,  // as quantisers make them: the largest of each scale's block is 448
+};
+
 class CudaCase {
   public:
-    CudaCase(device::Stream& stream, const CudaShape& shape, bool f32_out, uint64_t seed);
+    CudaCase(device::Stream& stream, const CudaShape& shape, bool f32_out, uint64_t seed,
+             Codes codes = Codes::kSmall);
 
     const gemm::cuda::Problem& problem() const { return problem_; }
     // The public operator.

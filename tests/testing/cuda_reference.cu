@@ -19,19 +19,51 @@ __device__ double value_of(unsigned char code) {
     return code & 0x80 ? -magnitude : magnitude;
 }
 
+// Normally distributed, the same for the same seed and i.
+__device__ inline float normal(unsigned long long seed, long long i) {
+    const unsigned h = hash(seed + 2 * i), g = hash(seed + 2 * i + 1);
+    const float u = (h + 1.0f) * 2.3283064e-10f, v = g * 2.3283064e-10f;
+    return sqrtf(-2.0f * logf(fminf(u, 1.0f))) * cospif(2.0f * v);
+}
+
+__device__ inline unsigned char to_e4m3(float x) {
+    unsigned short packed;
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(packed) : "f"(0.0f), "f"(x));
+    return static_cast<unsigned char>(packed);
+}
+
 }  // namespace
 
 // e4m3 codes of normally distributed values with the given deviation, no NaN.
 extern "C" __global__ void random_e4m3(unsigned char* p, long long n, unsigned long long seed,
                                        float deviation) {
     for (long long i = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x; i < n;
-         i += static_cast<long long>(gridDim.x) * blockDim.x) {
-        const unsigned h = hash(seed + 2 * i), g = hash(seed + 2 * i + 1);
-        const float u = (h + 1.0f) * 2.3283064e-10f, v = g * 2.3283064e-10f;
-        const float x = sqrtf(-2.0f * logf(fminf(u, 1.0f))) * cospif(2.0f * v) * deviation;
-        unsigned short packed;
-        asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(packed) : "f"(0.0f), "f"(x));
-        p[i] = static_cast<unsigned char>(packed);
+         i += static_cast<long long>(gridDim.x) * blockDim.x)
+        p[i] = to_e4m3(normal(seed, i) * deviation);
+}
+
+// e4m3 codes as a quantiser makes them of normally distributed values: in [groups][rows][k] the
+// largest magnitude of each block of block_rows x 128 is 448. One block of threads each.
+extern "C" __global__ void random_quantised(unsigned char* p, long long groups, long long rows,
+                                            long long k, int block_rows, unsigned long long seed) {
+    __shared__ int largest;  // a float's bits: they order as the magnitudes do
+    const long long blocks_m = (rows + block_rows - 1) / block_rows, blocks_k = (k + 127) / 128;
+    for (long long b = blockIdx.x; b < groups * blocks_m * blocks_k; b += gridDim.x) {
+        const long long group = b / (blocks_m * blocks_k), kb = b % blocks_k;
+        const long long row0 = b / blocks_k % blocks_m * block_rows;
+        const auto for_each = [&](const auto& f) {
+            for (int j = threadIdx.x; j < block_rows * 128; j += blockDim.x) {
+                const long long row = row0 + j / 128, col = kb * 128 + j % 128;
+                if (row < rows && col < k) f((group * rows + row) * k + col);
+            }
+        };
+        if (threadIdx.x == 0) largest = 0;
+        __syncthreads();
+        for_each([&](long long i) { atomicMax(&largest, __float_as_int(fabsf(normal(seed, i)))); });
+        __syncthreads();
+        const float scale = 448.0f / __int_as_float(largest);
+        for_each([&](long long i) { p[i] = to_e4m3(normal(seed, i) * scale); });
+        __syncthreads();
     }
 }
 

@@ -140,7 +140,7 @@ class Bench {
     // Throws if a result is wrong.
     void shape(const std::string& text) {
         const CudaShape s = parse(options_, text);
-        testing::CudaCase test(stream_, s, options_.f32, 7);
+        testing::CudaCase test(stream_, s, options_.f32, 7, testing::Codes::kQuantised);
         if (options_.explain)
             exec_.explain = [](std::string_view line) { std::cerr << line << '\n'; };
         test.poison();
