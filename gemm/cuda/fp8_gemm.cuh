@@ -269,9 +269,8 @@ inline constexpr u32 kBegun = 0;  // named barrier: barriers are made, tiles are
 
 // First tile and first row (contiguous) or rows (masked) of each group, by one warp.
 template <KernelConfig c>
-__device__ inline void count_tiles(const KernelArgs& args, int n, int* first_tile, int* first_row) {
+__device__ inline void count_tiles(const KernelArgs& args, int* first_tile, int* first_row) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int tiles_n = (n + c.tile_n - 1) / c.tile_n;
     int before = 0;
     for (int g0 = 0; g0 < args.num_groups; g0 += 32) {
         const int g = g0 + lane;
@@ -282,7 +281,7 @@ __device__ inline void count_tiles(const KernelArgs& args, int n, int* first_til
                                                : args.group_rows[g + 1] - first;
             if (c.groups == Groups::kMasked) first = rows;
         }
-        const int tiles = Schedule<c>::tiles_m(rows) * tiles_n;
+        const int tiles = Schedule<c>::tiles_m(rows) * args.tiles_n;
         int sum = tiles;
 #pragma unroll
         for (int d = 1; d < 32; d *= 2) {
@@ -302,10 +301,28 @@ __device__ inline void count_tiles(const KernelArgs& args, int n, int* first_til
     }
 }
 
+// The block's barriers, by one thread of each of two warps: making one takes a dozen clocks, and
+// the first load waits for all.
+template <KernelConfig c>
+__device__ inline void make_barriers(Shared<c> shared, int part) {
+    if (threadIdx.x == 64) {
+        for (int i = 0; i < c.stages(); ++i) ptx::barrier_init(shared.full(i), 1);
+        ptx::fence_barrier_init();
+    } else if (threadIdx.x == 96) {
+        for (int i = 0; i < c.stages(); ++i)
+            ptx::barrier_init(shared.empty(i), c.math_groups * kReleases);
+        for (int g = 0; g < c.math_groups; ++g) ptx::barrier_init(shared.staging_free(g), 1);
+        if constexpr (c.split_k > 1) {
+            ptx::barrier_init(shared.parts(), 1);
+            ptx::barrier_expect(shared.parts(), bytes_of_parts<c>(part));
+        }
+        ptx::fence_barrier_init();
+    }
+}
+
 // Registers of a thread that loads, and of one that multiplies: what is left of the block's.
 inline constexpr int kProducerRegisters = 40;
-template <KernelConfig c>
-inline constexpr int kMathRegisters = c.math_groups == 1 ? 240 : 232;
+inline constexpr int kMathRegisters = 232;
 
 template <KernelConfig c>
 __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map,
@@ -316,50 +333,37 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
     const int n = args.n;
     const int k_blocks = (args.k + kBlockK - 1) / kBlockK;
     const int part = c.split_k > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
+    const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
 
+    // Until the first load is on its way memory idles: each warp prepares something else for it.
     int* first_tile = nullptr;
     int* first_row = nullptr;
     if constexpr (c.groups != Groups::kDense) {
         first_tile =
             reinterpret_cast<int*>(memory + (shared.groups() - ptx::shared_address(memory)));
         first_row = first_tile + kMaxGroups + 1;
-        if (threadIdx.x >= 32 && threadIdx.x < 64) count_tiles<c>(args, n, first_tile, first_row);
+        if (warp == 1) count_tiles<c>(args, first_tile, first_row);
     }
-    if (threadIdx.x == 0) {
-        ptx::prefetch_map(a_map);
-        ptx::prefetch_map(b_map);
-        for (int i = 0; i < c.stages(); ++i) {
-            ptx::barrier_init(shared.full(i), 1);
-            ptx::barrier_init(shared.empty(i), c.math_groups * kReleases);
-        }
-        for (int g = 0; g < c.math_groups; ++g) ptx::barrier_init(shared.staging_free(g), 1);
-        if constexpr (c.split_k > 1) {
-            ptx::barrier_init(shared.parts(), 1);
-            ptx::barrier_expect(shared.parts(), bytes_of_parts<c>(part));
-        }
-        ptx::fence_barrier_init();
-    }
+    make_barriers<c>(shared, part);
     if constexpr (c.split_k > 1) ptx::cluster_arrive();  // add_parts waits
-    // The thread that loads made the barriers itself: it waits for nothing but the groups' tiles.
-    if (c.groups == Groups::kDense && threadIdx.x < 32)
-        ptx::named_barrier_arrive(kBegun, c.threads());
-    else
-        ptx::named_barrier(kBegun, c.threads());
-
-    const Schedule<c> schedule(args, n, k_blocks, first_tile, first_row,
-                               static_cast<int>(blockIdx.x) / c.split_k,
-                               static_cast<int>(gridDim.x) / c.split_k, part);
+    if constexpr (c.groups != Groups::kDense) ptx::named_barrier(kBegun, c.threads());
+    Schedule<c> schedule(args, k_blocks, first_tile, first_row,
+                         static_cast<int>(blockIdx.x) / c.split_k,
+                         static_cast<int>(gridDim.x) / c.split_k, part);
     if (threadIdx.x < kWarpgroup) {
-        ptx::fewer_registers<kProducerRegisters>();
-        const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
+        Work first;
+        const bool any = warp == 0 && schedule.next(first);
+        if constexpr (c.groups == Groups::kDense) ptx::named_barrier(kBegun, c.threads());
+        if constexpr (c.moves_registers()) ptx::fewer_registers<kProducerRegisters>();
         if (warp == 0) {
-            __syncwarp();  // which lane made the barriers is not said to be the elected one
-            if (ptx::elect_lane()) produce<c>(a_map, b_map, args, n, k_blocks, schedule, shared);
+            if (ptx::elect_lane())
+                produce<c>(a_map, b_map, args, n, k_blocks, schedule, shared, first, any);
         } else if (c.has_store_warps() && warp <= c.math_groups) {
             store_tiles<c>(d_map, args, n, schedule, shared, columns_of<c>(part), warp - 1);
         }
     } else {
-        ptx::more_registers<kMathRegisters<c>>();
+        if constexpr (c.groups == Groups::kDense) ptx::named_barrier(kBegun, c.threads());
+        if constexpr (c.moves_registers()) ptx::more_registers<kMathRegisters>();
         consume<c>(d_map, args, n, k_blocks, schedule, shared, part);
     }
 }

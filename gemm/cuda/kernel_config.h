@@ -45,6 +45,10 @@ struct KernelConfig {
     constexpr int side_n() const { return swapped ? tile_m : tile_n; }
     constexpr int waves() const { return side_m() / (64 * math_groups); }
     constexpr int threads() const { return kWarpgroup * (math_groups + 1); }
+    // The threads that multiply need more registers than an equal share of the block's.
+    constexpr bool moves_registers() const {
+        return math_groups > 1 && (waves() + 1) * side_n() > 128;
+    }
     // Rows of A that one box of its tensor map loads. Groups end anywhere: boxes without a row are
     // not loaded.
     constexpr int load_rows() const {
@@ -93,7 +97,9 @@ struct KernelArgs {
     int n = 0;
     int k = 0;
     int num_groups = 1;
-    int band = 1;  // tiles along m that are next to one another in the order of tiles
+    int tiles_m = 0;  // dense
+    int tiles_n = 0;  // of a group
+    int band = 1;     // tiles along m that are next to one another in the order of tiles
     bool weight_read_once = false;   // no other tile needs the same rows of the weight
     const float* a_scale = nullptr;  // [ceil(k / 128)][aligned_m]; masked: a group each
     int aligned_m = 0;

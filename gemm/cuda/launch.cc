@@ -80,6 +80,8 @@ void run(CudaExec& exec, const Launch& launch, const Problem& p) {
     args.n = static_cast<int>(p.n);
     args.k = static_cast<int>(p.k);
     args.num_groups = static_cast<int>(p.num_groups);
+    args.tiles_m = static_cast<int>(ceil_div(p.m, c.tile_m));
+    args.tiles_n = static_cast<int>(ceil_div(p.n, c.tile_n));
     args.band = launch.band;
     args.weight_read_once = launch.weight_read_once;
     args.a_scale = p.a_scale;

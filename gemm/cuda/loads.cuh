@@ -21,15 +21,16 @@ struct Ring {
     }
 };
 
+// From the work w on, if there is any.
 template <KernelConfig c>
 __device__ void produce(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map,
                         const KernelArgs& args, int n, int k_blocks, Schedule<c> schedule,
-                        Shared<c> shared) {
+                        Shared<c> shared, Work w, bool any) {
     // Lines that are read once shall not push others (dirty ones first) out of L2.
     const u64 weight_policy = args.weight_read_once ? ptx::kEvictFirst : ptx::kEvictNormal;
     const u64 a_policy = args.weight_read_once ? ptx::kEvictLast : ptx::kEvictNormal;
     Ring<c> ring;
-    for (Work w; schedule.next(w);) {
+    for (; any; any = schedule.next(w)) {
         const int b_row = w.group * n + w.col;
         const int scale_row = c.groups == Groups::kMasked ? w.group * k_blocks : 0;
         const int scale_col =

@@ -26,7 +26,8 @@ constexpr double kChainClocks = 250.0;   // at least, from a stage's first produ
 constexpr double kStageClocks = 40.0;    // between a stage's products and the next one's
 constexpr double kPartsClocks = 3000.0;  // exchanging the sums of a tile, filling the pipeline anew
 constexpr double kAsGood = 1.05;         // the model is not more exact than that
-constexpr int kSplitRows = 64;           // of the weight, a block, where decode_split counts blocks
+constexpr double kRereading = 0.15;  // few rows: blocks that wait for the same lines of a weight
+constexpr int kSplitRows = 64;       // of the weight, a block, where decode_split counts blocks
 
 int64_t rows_of_group(const PlanRequest& r) {
     if (r.groups == Groups::kDense) return r.m;
@@ -69,6 +70,8 @@ Plan estimate(const PlanRequest& r, const KernelConfig& c) {
                           (rows <= kFewRows ? kFillClocks : kTileClocks + c.waves() * kWaveClocks) +
                           (c.split_k > 1 ? kPartsClocks : 0.0);
     plan.multiply_us = rounds * clocks / kClocksPerUs;
+    if (rows <= kFewRows)
+        plan.multiply_us *= 1.0 + kRereading * static_cast<double>(plan.weight_reads - 1);
     const int64_t bytes =
         r.num_groups * (rows * r.k + r.n * r.k + rows * r.n * (r.f32_out ? 4 : 2));
     const double from_l2 = static_cast<double>(
@@ -152,7 +155,9 @@ Plan choose_plan(const PlanRequest& r, std::span<const BuiltKernel> kernels, boo
     };
     const double best = least(plans, plans.size());
     if (least(plans, built) <= kAsGood * best) plans.resize(built);
-    std::erase_if(plans, [&](const Plan& plan) { return plan.us() > kAsGood * best; });
+    // With many rows the model knows how many rounds there are, which decides.
+    const double good = rows_of_group(r) > kFewRows ? least(plans, plans.size()) : kAsGood * best;
+    std::erase_if(plans, [&](const Plan& plan) { return plan.us() > good; });
     return *std::min_element(plans.begin(), plans.end(), smaller);
 }
 

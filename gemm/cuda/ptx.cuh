@@ -74,9 +74,6 @@ inline constexpr u64 kEvictNormal = 0x1000000000000000ull;
 inline constexpr u64 kEvictFirst = 0x12f0000000000000ull;
 inline constexpr u64 kEvictLast = 0x14f0000000000000ull;
 
-__device__ inline void prefetch_map(const TensorMap& map) {
-    asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
-}
 // A box whose first element is (x, y), x fastest.
 __device__ inline void load_box(u32 to, const TensorMap& map, int x, int y, u32 barrier,
                                 u64 policy) {

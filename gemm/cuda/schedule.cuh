@@ -23,7 +23,7 @@ class Schedule {
   public:
     // first_tile, first_row: of each group, in shared memory; unused where dense. cluster: this
     // one, of `clusters`; part: which part of k is this block's.
-    __device__ Schedule(const KernelArgs& a, int n, int k_blocks, const int* first_tile,
+    __device__ Schedule(const KernelArgs& a, int k_blocks, const int* first_tile,
                         const int* first_row, int cluster, int clusters, int part)
         : a_(a),
           first_tile_(first_tile),
@@ -32,8 +32,7 @@ class Schedule {
           next_(cluster),
           step_(clusters),
           part_(part) {
-        tiles_n_ = (n + c.tile_n - 1) / c.tile_n;
-        tiles_ = c.groups == Groups::kDense ? tiles_m(a.m) * tiles_n_ : first_tile[a.num_groups];
+        tiles_ = c.groups == Groups::kDense ? a.tiles_m * a.tiles_n : first_tile[a.num_groups];
     }
 
     __device__ bool next(Work& w) {
@@ -66,12 +65,13 @@ class Schedule {
             row0 = c.groups == Groups::kMasked ? low * a_.m : first_row_[low];
             rows = c.groups == Groups::kMasked ? first_row_[low] : first_row_[low + 1] - row0;
         }
-        const int count = tiles_m(rows);
-        const int in_band = a_.band * tiles_n_;
-        const int band = tile / in_band;
+        const int count = c.groups == Groups::kDense ? a_.tiles_m : tiles_m(rows);
+        // Divisions are slow, and the first tile is what a kernel begins with.
+        const int in_band = a_.band * a_.tiles_n;
+        const int band = tile < in_band ? 0 : tile / in_band;
         tile -= band * in_band;
         const int height = min(a_.band, count - band * a_.band);
-        const int at_n = tile / height;
+        const int at_n = height == 1 ? tile : tile / height;
         const int at_m = band * a_.band + tile - at_n * height;
         w.row = row0 + at_m * c.tile_m;
         w.row_end = row0 + rows;
@@ -82,7 +82,7 @@ class Schedule {
     const int* first_tile_;
     const int* first_row_;
     int k_blocks_, next_, step_, part_;
-    int tiles_n_, tiles_;
+    int tiles_;
 };
 
 }  // namespace dsa::gemm::cuda
