@@ -236,7 +236,7 @@ __device__ void consume(const ptx::TensorMap& d_map, const KernelArgs& args, int
     const int group = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / kWarpgroup, 0) - 1;
     const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
     const Columns columns = columns_of<c>(part);
-    Ring<c> ring;
+    Ring<c> ring(args);
     Work w, next;
     bool more = schedule.next(w);
     if (!more) return;

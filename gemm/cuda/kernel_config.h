@@ -19,6 +19,7 @@ inline constexpr int kBlockK = 128;  // k of one scale, of one pipeline stage, o
 inline constexpr int kMaxGroups = 512;
 inline constexpr int kWarpgroup = 128;       // threads
 inline constexpr int kSharedBytes = 232448;  // of a block on sm_90
+inline constexpr int kFewestStages = 8;      // a launch may leave those behind unused
 
 // Arrivals of a warpgroup that give a stage back: one a warp. Compute-sanitizer's racecheck knows
 // no order through a warp's barrier; for it every lane arrives (DSA_CUDA_RACECHECK of the build).
@@ -100,6 +101,8 @@ struct KernelArgs {
     int tiles_m = 0;  // dense
     int tiles_n = 0;  // of a group
     int band = 1;     // tiles along m that are next to one another in the order of tiles
+    int stages =
+        0;  // of the ring that are used: fewer than there are only if more than kFewestStages
     bool weight_read_once = false;   // no other tile needs the same rows of the weight
     const float* a_scale = nullptr;  // [ceil(k / 128)][aligned_m]; masked: a group each
     int aligned_m = 0;

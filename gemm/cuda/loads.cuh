@@ -11,10 +11,14 @@ namespace dsa::gemm::cuda {
 // Position in the ring.
 template <KernelConfig c>
 struct Ring {
+    int stages;  // that are used
     int stage = 0;
     u32 phase = 0;
+
+    __device__ explicit Ring(const KernelArgs& args)
+        : stages(c.stages() > kFewestStages ? args.stages : c.stages()) {}
     __device__ void advance() {
-        if (++stage == c.stages()) {
+        if (++stage == stages) {
             stage = 0;
             phase ^= 1;
         }
@@ -29,7 +33,7 @@ __device__ void produce(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map
     // Lines that are read once shall not push others (dirty ones first) out of L2.
     const u64 weight_policy = args.weight_read_once ? ptx::kEvictFirst : ptx::kEvictNormal;
     const u64 a_policy = args.weight_read_once ? ptx::kEvictLast : ptx::kEvictNormal;
-    Ring<c> ring;
+    Ring<c> ring(args);
     for (; any; any = schedule.next(w)) {
         const int b_row = w.group * n + w.col;
         const int scale_row = c.groups == Groups::kMasked ? w.group * k_blocks : 0;
