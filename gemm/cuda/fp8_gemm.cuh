@@ -229,8 +229,8 @@ __device__ void multiply_rows(float (&total)[c.waves()][c.side_n() / 2], const W
 }
 
 template <KernelConfig c>
-__device__ void consume(const ptx::TensorMap& d_map, const KernelArgs& args, int n, int k_blocks,
-                        Schedule<c> schedule, Shared<c> shared, int part) {
+__device__ void consume(const KernelArgs& args, int n, int k_blocks, Schedule<c> schedule,
+                        Shared<c> shared, int part) {
     // Through a shuffle the compiler sees that it is the same in all lanes: operand addresses then
     // stay in uniform registers.
     const int group = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / kWarpgroup, 0) - 1;
@@ -251,16 +251,17 @@ __device__ void consume(const ptx::TensorMap& d_map, const KernelArgs& args, int
         if constexpr (c.split_k > 1) add_parts<c>(total[0], shared, part, group, thread);
         if constexpr (c.f32_out)
             store_f32<c>(args, w, n, total, columns, group, thread);
+        else if constexpr (c.swapped)
+            store_transposed<c>(args, w, n, total[0], columns, shared.staging(group), group,
+                                thread);
         else if constexpr (!c.stores_boxes())
             store_columns<c>(args, w, n, total[0], columns, group, thread);
         else
-            store_staged<c>(d_map, args, w, n, total, columns, shared, group, thread, phase);
+            stage_tile<c>(total, shared, group, thread, phase);
         if (!more) break;
         w = next;
         phase ^= 1;
     }
-    // The end of the grid makes stores visible; their shared memory must live until it is read.
-    if (thread == 0) ptx::store_wait_read();
 }
 
 // ---- the kernel ----
@@ -328,7 +329,7 @@ template <KernelConfig c>
 __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map,
                            const ptx::TensorMap& d_map, const KernelArgs& args,
                            unsigned char* memory) {
-    static_assert(!c.has_store_warps() || c.split_k == 1, "boxes are stored as whole tiles");
+    static_assert(!c.stores_boxes() || c.split_k == 1, "boxes are stored as whole tiles");
     const Shared<c> shared{(ptx::shared_address(memory) + 1023) / 1024 * 1024};
     const int n = args.n;
     const int k_blocks = (args.k + kBlockK - 1) / kBlockK;
@@ -358,13 +359,13 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
         if (warp == 0) {
             if (ptx::elect_lane())
                 produce<c>(a_map, b_map, args, n, k_blocks, schedule, shared, first, any);
-        } else if (c.has_store_warps() && warp <= c.math_groups) {
-            store_tiles<c>(d_map, args, n, schedule, shared, columns_of<c>(part), warp - 1);
+        } else if (c.stores_boxes() && warp <= c.math_groups) {
+            store_tiles<c>(d_map, args, n, schedule, shared, warp - 1);
         }
     } else {
         if constexpr (c.groups == Groups::kDense) ptx::named_barrier(kBegun, c.threads());
         if constexpr (c.moves_registers()) ptx::more_registers<kMathRegisters>();
-        consume<c>(d_map, args, n, k_blocks, schedule, shared, part);
+        consume<c>(args, n, k_blocks, schedule, shared, part);
     }
 }
 

@@ -19,7 +19,9 @@ inline constexpr int kBlockK = 128;  // k of one scale, of one pipeline stage, o
 inline constexpr int kMaxGroups = 512;
 inline constexpr int kWarpgroup = 128;       // threads
 inline constexpr int kSharedBytes = 232448;  // of a block on sm_90
-inline constexpr int kFewestStages = 8;      // a launch may leave those behind unused
+inline constexpr int kBoxRows = 64;          // of D that one box of its tensor map stores
+inline constexpr int kBoxBytes = kBoxRows * 128;
+inline constexpr int kFewestStages = 8;  // a launch may leave those behind unused
 
 // Arrivals of a warpgroup that give a stage back: one a warp. Compute-sanitizer's racecheck knows
 // no order through a warp's barrier; for it every lane arrives (DSA_CUDA_RACECHECK of the build).
@@ -55,15 +57,10 @@ struct KernelConfig {
     constexpr int load_rows() const {
         return groups != Groups::kDense && !swapped && tile_m > 64 ? 64 : tile_m;
     }
-    // Rows of D that one box of its tensor map stores: 64 columns each.
-    constexpr int store_rows() const { return swapped ? 8 : 64; }
-    // Slabs of 64 columns of D that a warpgroup stages.
-    constexpr int slabs() const { return swapped || tile_n < 64 ? 1 : tile_n / 64; }
-    // By the copy engine; narrow tiles, and the columns that one of several blocks finishes, go
-    // straight from the registers.
-    constexpr bool stores_boxes() const { return !f32_out && (swapped || tile_n > 64); }
-    // Warps 1 .. math_groups of the producer's warpgroup store what the others have staged.
-    constexpr bool has_store_warps() const { return stores_boxes() && !swapped; }
+    // D goes through shared memory and the copy engine, in boxes of 64 x 64; narrow tiles, those
+    // with the weight on side M and fp32 go straight to memory.
+    constexpr bool stores_boxes() const { return !f32_out && !swapped && tile_n > 64; }
+    constexpr int slabs() const { return tile_n / 64; }  // boxes side by side, then
     // Groups of 8 of side N whose sums one of the blocks that share k finishes, at most.
     constexpr int part_columns() const { return (side_n() / 8 + split_k - 1) / split_k; }
 
@@ -74,10 +71,11 @@ struct KernelConfig {
     constexpr int scale_rows() const { return tile_m + (groups == Groups::kContiguous ? 4 : 0); }
     constexpr int scale_bytes() const { return (scale_rows() * 4 + 127) / 128 * 128; }
     constexpr int staging_bytes() const {  // of one warpgroup: D, or the sums of other blocks
-        const int slab = (swapped ? tile_m : 64) * 128;
-        const int bytes = stores_boxes() ? waves() * slabs() * slab : 0;
+        const int boxes = stores_boxes() ? waves() * slabs() * kBoxBytes : 0;
+        const int turned = swapped && !f32_out ? (tile_m + 15) / 16 * kWarpgroup * 16 : 0;
         const int sums = (split_k - 1) * part_columns() * kWarpgroup * 16;
-        return bytes > sums ? bytes : sums;
+        const int d = boxes + turned;  // one of them is 0
+        return d > sums ? d : sums;
     }
     constexpr int stage_bytes() const {  // with its two barriers
         return stage_m_bytes() + stage_n_bytes() + scale_bytes() + 2 * 8;
@@ -101,8 +99,7 @@ struct KernelArgs {
     int tiles_m = 0;  // dense
     int tiles_n = 0;  // of a group
     int band = 1;     // tiles along m that are next to one another in the order of tiles
-    int stages =
-        0;  // of the ring that are used: fewer than there are only if more than kFewestStages
+    int stages = 0;   // that are used: fewer than there are only if more than kFewestStages
     bool weight_read_once = false;   // no other tile needs the same rows of the weight
     const float* a_scale = nullptr;  // [ceil(k / 128)][aligned_m]; masked: a group each
     int aligned_m = 0;

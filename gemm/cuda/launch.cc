@@ -82,9 +82,8 @@ void run(CudaExec& exec, const Launch& launch, const Problem& p) {
     device::TensorMap a_map = device::tensor_map(a_box);
     device::TensorMap b_map = device::tensor_map(b_box);
     device::TensorMap d_map{};
-    if (!p.f32_out)
-        d_map =
-            device::tensor_map({p.d, BoxType::kBFloat16, rows, p.n, p.ldd * 2, c.store_rows(), 64});
+    if (c.stores_boxes())
+        d_map = device::tensor_map({p.d, BoxType::kBFloat16, rows, p.n, p.ldd * 2, kBoxRows, 64});
 
     KernelArgs args;
     args.m = static_cast<int>(p.m);

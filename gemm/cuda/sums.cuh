@@ -38,12 +38,12 @@ __device__ void store_f32(const KernelArgs& args, const Work& w, int n,
     }
 }
 
-// Rows [row, row + rows) of D from a staged box of 64 columns: where a group ends within the box
-// that the copy engine would store.
+// Rows [row, row + rows) of D from a staged box, by a warp: where a group ends within the box that
+// the copy engine would store.
 __device__ inline void store_cut_box(const KernelArgs& args, u32 box, int rows, int row, int col,
-                                     int n, int thread, int threads) {
+                                     int n) {
     unsigned short* d = static_cast<unsigned short*>(args.d);
-    for (int i = thread; i < rows * 8; i += threads) {
+    for (int i = static_cast<int>(threadIdx.x) % 32; i < rows * 8; i += 32) {
         const int r = i / 8, piece = i % 8;
         if (col + piece * 8 >= n) continue;
         *reinterpret_cast<uint4*>(d + (row + r) * args.ldd + col + piece * 8) =
@@ -92,102 +92,96 @@ __device__ void store_columns(const KernelArgs& args, const Work& w, int n,
     }
 }
 
-// ---- bf16 through shared memory, stored by the copy engine ----
-//
-// With A on side M a warp of the producer's warpgroup stores what a warpgroup has staged, which
-// goes on to its next tile. With the weight there, a tile is small and often the only one: the
-// warpgroup stores it itself.
-
-// Named barriers: a warpgroup has staged (its threads and the warp that stores); its threads alone.
-__device__ inline u32 staged_barrier(int group) {
-    return 1 + group;
-}
-__device__ inline u32 warpgroup_barrier(int group) {
-    return 3 + group;
-}
-
-// The sums of a tile as boxes of c.store_rows() x 64: [wave][slab] with A on side M, else [8 rows].
+// bf16 of a tile with the weight on side M: each warp turns its 16 columns of D around in its own
+// part of `staging` and stores them, 32 bytes of a row by two lanes. The part lies where the warp
+// itself found the sums of other blocks.
 template <KernelConfig c>
-__device__ inline void stage_sums(const float (&total)[c.waves()][c.side_n() / 2], Columns columns,
-                                  u32 staging, int thread) {
-    constexpr int kBox = c.store_rows() * 128;
+__device__ void store_transposed(const KernelArgs& args, const Work& w, int n,
+                                 const float (&total)[c.side_n() / 2], Columns columns, u32 staging,
+                                 int group, int thread) {
     const int lane = thread % 32, warp = thread / 32;
+    const auto place = [&](int row) {  // 32 bytes
+        return staging + row / 16 * (kWarpgroup * 16) + warp * 512 + row % 16 * 32;
+    };
+    __syncwarp();  // the tile before, or the sums of other blocks, have been read
 #pragma unroll
-    for (int wave = 0; wave < c.waves(); ++wave) {
+    for (int j = 0; j < c.side_n() / 8; ++j) {
+        const float* sum = total + 4 * j;
+        ptx::store_matrices_transposed(place(8 * j + lane % 8) + lane / 8 % 2 * 16,
+                                       ptx::pack_bf16(sum[0], sum[1]),
+                                       ptx::pack_bf16(sum[2], sum[3]));
+    }
+    __syncwarp();
+    unsigned short* d = static_cast<unsigned short*>(args.d);
+    const int col = w.col + 64 * group + 16 * warp + lane % 2 * 8;
 #pragma unroll
-        for (int j = 0; j < c.side_n() / 8; j += c.swapped ? 1 : 2) {
-            const float* sum = total[wave] + 4 * j;
-            const u32 low = ptx::pack_bf16(sum[0], sum[1]), high = ptx::pack_bf16(sum[2], sum[3]);
-            if constexpr (c.swapped) {
-                if (j < columns.begin || j >= columns.end) continue;
-                const int r = lane % 8, piece = warp * 2 + lane / 8 % 2;
-                ptx::store_matrices_transposed(staging + j * kBox + r * 128 + ((piece ^ r) << 4),
-                                               low, high);
-            } else {
-                const int r = warp * 16 + lane % 16, piece = j % 8 + lane / 16;
-                const u32 box = staging + (wave * c.slabs() + j / 8) * kBox;
-                ptx::store_matrices(box + r * 128 + ((piece ^ (r & 7)) << 4), low, high,
-                                    ptx::pack_bf16(sum[4], sum[5]), ptx::pack_bf16(sum[6], sum[7]));
-            }
-        }
+    for (int i = 0; i < c.tile_m; i += 16) {
+        const int row = i + lane / 2;
+        if (row >= c.tile_m || row / 8 < columns.begin || row / 8 >= columns.end) continue;
+        if (w.row + row < w.row_end && col < n)
+            *reinterpret_cast<uint4*>(d + (w.row + row) * args.ldd + col) =
+                ptx::load_shared_16(place(row) + lane % 2 * 16);
     }
 }
 
-// The boxes of a tile that warpgroup `group` has staged, by some whole warps; `one` of their
-// threads starts the copies.
+// ---- bf16 through shared memory, stored by the copy engine ----
+//
+// A warp of the producer's warpgroup stores what a warpgroup has staged, which goes on to its next
+// tile.
+
+// Named barrier: a warpgroup has staged (its threads and the warp that stores).
+__device__ inline u32 staged_barrier(int group) {
+    return 1 + group;
+}
+
+// The sums of a tile as boxes of 64 x 64: [wave][slab].
 template <KernelConfig c>
-__device__ inline void store_boxes(const ptx::TensorMap& d_map, const KernelArgs& args,
-                                   const Work& w, int n, u32 staging, Columns columns, int group,
-                                   bool one, int thread, int threads) {
-    constexpr int kRows = c.store_rows(), kBox = kRows * 128;
-    const int first = c.swapped ? columns.begin : 0;
-    const int boxes = c.swapped ? columns.end : c.waves() * c.slabs();
-    for (int i = first; i < boxes; ++i) {
-        const int row =
-            c.swapped ? w.row + i * kRows : w.row + (i / c.slabs() * c.math_groups + group) * 64;
-        const int col = w.col + (c.swapped ? group : i % c.slabs()) * 64;
-        const int rows = min(w.row_end - row, kRows);
-        const u32 box = staging + i * kBox;
-        if (rows <= 0 || col >= n) continue;
-        if (c.groups != Groups::kDense && rows < kRows)
-            store_cut_box(args, box, rows, row, col, n, thread, threads);
-        else if (one)
-            ptx::store_box(d_map, box, col, row);
+__device__ inline void stage_sums(const float (&total)[c.waves()][c.side_n() / 2], u32 staging,
+                                  int thread) {
+    const int r = thread / 32 * 16 + thread % 16;
+#pragma unroll
+    for (int wave = 0; wave < c.waves(); ++wave) {
+#pragma unroll
+        for (int j = 0; j < c.side_n() / 8; j += 2) {
+            const float* sum = total[wave] + 4 * j;
+            const int piece = j % 8 + thread % 32 / 16;
+            const u32 box = staging + (wave * c.slabs() + j / 8) * kBoxBytes;
+            ptx::store_matrices(box + r * 128 + ((piece ^ (r & 7)) << 4),
+                                ptx::pack_bf16(sum[0], sum[1]), ptx::pack_bf16(sum[2], sum[3]),
+                                ptx::pack_bf16(sum[4], sum[5]), ptx::pack_bf16(sum[6], sum[7]));
+        }
     }
 }
 
 // Of a warpgroup that multiplies. phase: of its tiles, 0 first.
 template <KernelConfig c>
-__device__ void store_staged(const ptx::TensorMap& d_map, const KernelArgs& args, const Work& w,
-                             int n, const float (&total)[c.waves()][c.side_n() / 2],
-                             Columns columns, Shared<c> shared, int group, int thread, u32 phase) {
-    const u32 staging = shared.staging(group);
-    if constexpr (c.has_store_warps()) {
-        ptx::barrier_wait(shared.staging_free(group), phase ^ 1);
-        stage_sums<c>(total, columns, staging, thread);
-        ptx::fence_async_shared();
-        ptx::named_barrier_arrive(staged_barrier(group), kWarpgroup + 32);
-    } else {
-        // The boxes of the tile before, or the sums of other blocks, have been read.
-        if (thread == 0) ptx::store_wait_read();
-        ptx::named_barrier(warpgroup_barrier(group), kWarpgroup);
-        stage_sums<c>(total, columns, staging, thread);
-        ptx::fence_async_shared();
-        ptx::named_barrier(warpgroup_barrier(group), kWarpgroup);
-        store_boxes<c>(d_map, args, w, n, staging, columns, group, thread == 0, thread, kWarpgroup);
-        if (thread == 0) ptx::store_commit();
-    }
+__device__ void stage_tile(const float (&total)[c.waves()][c.side_n() / 2], Shared<c> shared,
+                           int group, int thread, u32 phase) {
+    ptx::barrier_wait(shared.staging_free(group), phase ^ 1);
+    stage_sums<c>(total, shared.staging(group), thread);
+    ptx::fence_async_shared();
+    ptx::named_barrier_arrive(staged_barrier(group), kWarpgroup + 32);
 }
 
 // Of the warp that stores what warpgroup `group` stages.
 template <KernelConfig c>
 __device__ void store_tiles(const ptx::TensorMap& d_map, const KernelArgs& args, int n,
-                            Schedule<c> schedule, Shared<c> shared, Columns columns, int group) {
+                            Schedule<c> schedule, Shared<c> shared, int group) {
+    const u32 staging = shared.staging(group);
     for (Work w; schedule.next(w);) {
         ptx::named_barrier(staged_barrier(group), kWarpgroup + 32);
         const bool one = ptx::elect_lane();
-        store_boxes<c>(d_map, args, w, n, shared.staging(group), columns, group, one,
-                       static_cast<int>(threadIdx.x) % 32, 32);
+        for (int i = 0; i < c.waves() * c.slabs(); ++i) {
+            const int row = w.row + (i / c.slabs() * c.math_groups + group) * kBoxRows;
+            const int col = w.col + i % c.slabs() * 64;
+            const int rows = min(w.row_end - row, kBoxRows);
+            const u32 box = staging + i * kBoxBytes;
+            if (rows <= 0 || col >= n) continue;
+            if (c.groups != Groups::kDense && rows < kBoxRows)
+                store_cut_box(args, box, rows, row, col, n);
+            else if (one)
+                ptx::store_box(d_map, box, col, row);
+        }
         __syncwarp();
         if (one) {
             ptx::store_commit();
