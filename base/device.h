@@ -115,6 +115,7 @@ struct BoxParams {
     int64_t rows = 0, cols = 0;
     int64_t row_stride = 0;          // bytes, a multiple of 16
     int box_rows = 0, box_cols = 0;  // a row of a box is 128 bytes, written with their swizzle
+    bool l2_fetches_two = false;     // 256 bytes of a row from memory at a time
 };
 TensorMap tensor_map(const BoxParams& p);
 

@@ -196,11 +196,11 @@ TensorMap tensor_map(const BoxParams& p) {
                                static_cast<cuuint32_t>(p.box_rows)};
     const cuuint32_t step[2] = {1, 1};
     CUtensorMap map;
-    // L2 fetches no more than the 128 bytes of a box's row: 256 take up to 4 % longer.
-    const CUresult status =
-        encode_function()(&map, type, 2, const_cast<void*>(p.data), size, stride, box, step,
-                          CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                          CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    const CUresult status = encode_function()(
+        &map, type, 2, const_cast<void*>(p.data), size, stride, box, step,
+        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+        p.l2_fetches_two ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (status != CUDA_SUCCESS)
         throw_error(ErrorCode::kInvalidArgument, "CUDA: no tensor map of ", p.rows, " x ", p.cols,
                     " with rows of ", p.row_stride, " bytes, boxes of ", p.box_rows, " x ",
