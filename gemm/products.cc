@@ -122,6 +122,12 @@ int64_t tile_columns(int64_t col, int64_t end) {
     return std::min(end - col, in_block == 0 ? kTileColumns : kScaleBlock - in_block);
 }
 
+// Rows of each tile of m rows (none where a part has none): as even as can be.
+int64_t tile_rows(Isa isa, DType form, int64_t m) {
+    const int64_t most = form == DType::kI8 ? kTileRows : cpu::kernels_for(isa).tile_rows;
+    return ceil_div(m, std::max<int64_t>(1, ceil_div(m, most)));
+}
+
 // Units first .. last of a task; they are ordered by row part, then by columns.
 void run_units(Isa isa, Task t, int64_t first, int64_t last, uint8_t* scratch) {
     if (t.rows.packed == nullptr) {
@@ -136,12 +142,14 @@ void run_units(Isa isa, Task t, int64_t first, int64_t last, uint8_t* scratch) {
     while (first < last) {
         const int64_t part = first / steps;
         const int64_t stop = std::min(last, (part + 1) * steps);
-        const int64_t row_end = std::min(t.m, (part + 1) * part_rows(t));
+        const int64_t row_begin = part * part_rows(t);
+        const int64_t row_end = std::min(t.m, row_begin + part_rows(t));
+        const int64_t rows = tile_rows(isa, t.rows.form, row_end - row_begin);
         const int64_t col_end = std::min(t.b.n, (stop - part * steps) * kColumnStep);
         for (int64_t col = (first - part * steps) * kColumnStep; col < col_end;) {
             const int64_t n = tile_columns(col, col_end);
-            for (int64_t row = part * part_rows(t); row < row_end; row += kTileRows)
-                run_tile(isa, t, row, std::min(kTileRows, row_end - row), col, n, scratch);
+            for (int64_t row = row_begin; row < row_end; row += rows)
+                run_tile(isa, t, row, std::min(rows, row_end - row), col, n, scratch);
             col += n;
         }
         first = stop;

@@ -194,9 +194,9 @@ double int8_peak(int64_t rounds) {
 }  // namespace
 
 extern const Kernels kAvx2Kernels = {
-    sizeof(V::Element), pack_rows<V>, nt_tile<V, uint8_t>, nt_tile<V, uint16_t>,
-    nn<uint8_t>,        nn<uint16_t>, avx2::quantize_row,  avx2::quantize_row_int8,
-    avx2::silu_mul,     read,         multiply_peak};
+    sizeof(V::Element),      kTileRows / 2,  pack_rows<V>, nt_tile<V, uint8_t>,
+    nt_tile<V, uint16_t>,    nn<uint8_t>,    nn<uint16_t>, avx2::quantize_row,
+    avx2::quantize_row_int8, avx2::silu_mul, read,         multiply_peak};
 
 extern const Int8Kernels kAvx2Int8Kernels = {sizeof(Int8V::Element), pack_int8_rows<Int8V>,
                                              Int8V::nt, int8_peak};

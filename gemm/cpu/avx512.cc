@@ -85,10 +85,11 @@ double multiply_peak(int64_t rounds) {
 
 }  // namespace
 
-extern const Kernels kAvx512Kernels = {
-    sizeof(V::Element),   pack_rows<V>,        nt_tile<V, uint8_t>,
-    nt_tile<V, uint16_t>, nn_tile<V, uint8_t>, nn_tile<V, uint16_t>,
-    quantize_row,         quantize_row_int8,   silu_mul,
-    read_lines,           multiply_peak};
+extern const Kernels kAvx512Kernels = {sizeof(V::Element),   kTileRows,
+                                       pack_rows<V>,         nt_tile<V, uint8_t>,
+                                       nt_tile<V, uint16_t>, nn_tile<V, uint8_t>,
+                                       nn_tile<V, uint16_t>, quantize_row,
+                                       quantize_row_int8,    silu_mul,
+                                       read_lines,           multiply_peak};
 
 }  // namespace dsa::gemm::cpu

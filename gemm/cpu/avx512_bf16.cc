@@ -115,11 +115,12 @@ using Int8V = Int8Vnni<ByPermute>;
 
 }  // namespace
 
-extern const Kernels kAvx512Bf16Kernels = {
-    sizeof(V::Element),   pack_rows<V>,        nt_tile<V, uint8_t>,
-    nt_tile<V, uint16_t>, nn_tile<V, uint8_t>, nn_tile<V, uint16_t>,
-    quantize_row,         quantize_row_int8,   silu_mul,
-    read_lines,           multiply_peak};
+extern const Kernels kAvx512Bf16Kernels = {sizeof(V::Element),   kTileRows,
+                                           pack_rows<V>,         nt_tile<V, uint8_t>,
+                                           nt_tile<V, uint16_t>, nn_tile<V, uint8_t>,
+                                           nn_tile<V, uint16_t>, quantize_row,
+                                           quantize_row_int8,    silu_mul,
+                                           read_lines,           multiply_peak};
 
 extern const Int8Kernels kVbmiInt8Kernels = {sizeof(Int8V::Element), pack_int8_rows<Int8V>,
                                              int8_tile<Int8V>, vnni_peak};

@@ -7,7 +7,7 @@
 namespace dsa::gemm::cpu {
 
 inline constexpr int64_t kBlockK = 128;  // values of k under one scale
-// Rows and columns of an nt tile, at most: its sums and 128 of k of its rows lie in L2.
+// Rows and columns of an nt tile, at most: its sums and 128 of k of its rows lie in an L2 of 1 MB.
 inline constexpr int64_t kTileRows = 512;
 inline constexpr int64_t kTileColumns = 256;
 inline constexpr int64_t kColumnStep = 32;  // tiles start at multiples of it
@@ -61,6 +61,7 @@ inline constexpr int64_t kNnPanelBytes = (kNnK * kTileNn + kTileRows * (kBlockK 
 
 struct Kernels {
     int64_t element_size;
+    int64_t tile_rows;  // of an nt tile, at most kTileRows: fewer where L2 is smaller
     void (*pack_rows)(const PackRows& p);
     void (*nt_e4m3)(const NtTile& t);
     void (*nt_bf16)(const NtTile& t);

@@ -198,9 +198,9 @@ uint64_t read(const uint8_t* p, int64_t n) {
 
 }  // namespace
 
-extern const Kernels kPortableKernels = {
-    sizeof(float), pack_rows,         nt<uint8_t>, nt<uint16_t>, nn<uint8_t>, nn<uint16_t>,
-    quantize_row,  quantize_row_int8, silu_mul,    read,         nullptr};
+extern const Kernels kPortableKernels = {sizeof(float),     kTileRows,   pack_rows,    nt<uint8_t>,
+                                         nt<uint16_t>,      nn<uint8_t>, nn<uint16_t>, quantize_row,
+                                         quantize_row_int8, silu_mul,    read,         nullptr};
 
 extern const Int8Kernels kPortableInt8Kernels = {sizeof(int8_t), pack_int8_rows, nt_int8, nullptr};
 
