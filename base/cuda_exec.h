@@ -20,7 +20,10 @@ enum class GemmFamily {
 struct CudaExec {
     void* stream = nullptr;
     int multiprocessors = 0;
-    device::Buffer workspace;  // of one op at a time
+    void* workspace = nullptr;  // device memory of one op at a time, 256-byte aligned
+    int64_t workspace_bytes = 0;
+    int32_t* counter = nullptr;  // on the device, 0 between ops: of work that blocks take in turn
+    device::Buffer memory;       // holds both
     GemmFamily gemm_family = GemmFamily::kByRows;
     // Where no kernel that was built ahead is as good as one that could be compiled, it is: at the
     // first such product, in about a second, unless an earlier process kept it (docs/cuda.md).
@@ -28,6 +31,7 @@ struct CudaExec {
     // Given one line about the kernel that was picked, for each product; empty: nobody asks.
     std::function<void(std::string_view)> explain;
 };
-CudaExec make_cuda_exec(void* stream, int64_t workspace_bytes = int64_t{32} << 20);
+// memory_bytes: of the workspace and 256 more.
+CudaExec make_cuda_exec(void* stream, int64_t memory_bytes = int64_t{32} << 20);
 
 }  // namespace dsa

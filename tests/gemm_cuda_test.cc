@@ -115,6 +115,37 @@ TEST_F(CudaGemm, EveryKernelMatchesDouble) {
     }
 }
 
+// Which block takes which tile changes no bits, and the counter is 0 again.
+TEST_F(CudaGemm, TakenTilesGiveEqualBits) {
+    for (const auto& built : gemm::cuda::built_kernels()) {
+        const KernelConfig& c = built.config;
+        if (!c.dynamic()) continue;
+        for (const int k : {48, 1072}) {
+            CudaShape s;
+            s.groups = c.groups;
+            s.rows = {1000};
+            if (c.groups != Groups::kDense) s.rows = {333, 0, c.tile_m, 1, 77, 300, 0};
+            s.n = 8232;  // more tiles than there are blocks
+            s.k = k;
+            CudaCase test(stream_, s, c.f32_out, seed_++);
+            test.poison();
+            run(exec_, {c, 3}, test.problem());
+            EXPECT_LE(test.check(), c.f32_out ? kF32Error : kBf16Error)
+                << c.swapped << " " << c.tile_m << "x" << c.tile_n;
+            const std::vector<uint8_t> expected = test.output();
+            for (int repeat = 0; repeat < 3; ++repeat) {
+                test.poison();
+                run(exec_, {.config = c, .band = 3, .dynamic = true}, test.problem());
+                EXPECT_EQ(test.output(), expected)
+                    << c.swapped << " " << c.tile_m << "x" << c.tile_n;
+                int32_t counter = -1;
+                device::copy_to_host(&counter, exec_.counter, sizeof counter, stream_.handle());
+                EXPECT_EQ(counter, 0);
+            }
+        }
+    }
+}
+
 // What stands between a context and the first product of a shape.
 TEST_F(CudaGemm, KernelsLoadInNoTime) {
     using Clock = std::chrono::steady_clock;

@@ -174,12 +174,12 @@ void bf16_gemm_nt(CudaExec& exec, const GemmParams& p) {
     check_operands(p);
 #ifdef DSA_HAS_CUBLASLT
     const Product product = make_product(p);
-    const auto workspace_bytes = static_cast<uint64_t>(exec.workspace.size());
+    const auto workspace_bytes = static_cast<uint64_t>(exec.workspace_bytes);
     const cublasLtMatmulAlgo_t algo = algorithm(p, product, workspace_bytes);
     const float one = 1.0F, zero = 0.0F;
     check(cublaslt().matmul(cublaslt().handle, product.desc.get(), &one, p.b.data, product.b.get(),
                             p.a.data, product.a.get(), &zero, p.d.data, product.d.get(), p.d.data,
-                            product.d.get(), &algo, exec.workspace.data(), workspace_bytes,
+                            product.d.get(), &algo, exec.workspace, workspace_bytes,
                             static_cast<cudaStream_t>(exec.stream)),
           "cublasLtMatmul");
 #else

@@ -241,10 +241,12 @@ __device__ void consume(const KernelArgs& args, int n, int k_blocks, Schedule<c>
     bool more = schedule.next(w);
     if (!more) return;
     WeightScales<c> weights(args, w, n, k_blocks);
-    for (u32 phase = 0;;) {
+    for (int tile = 0;; ++tile) {
         float total[c.waves()][c.side_n() / 2];
-        multiply_rows<c>(total, w, weights, shared, ring, group, thread,
-                         [&] { more = schedule.next(next); });
+        multiply_rows<c>(total, w, weights, shared, ring, group, thread, [&] {
+            if constexpr (!c.dynamic()) more = schedule.next(next);
+        });
+        if constexpr (c.dynamic()) more = next_told<c>(shared, tile, next = w);
         if (more)
             weights =
                 WeightScales<c>(args, next, n, k_blocks);  // on their way while this tile is stored
@@ -255,12 +257,11 @@ __device__ void consume(const KernelArgs& args, int n, int k_blocks, Schedule<c>
             store_transposed<c>(args, w, n, total[0], columns, shared.staging(group), group,
                                 thread);
         else if constexpr (!c.stores_boxes())
-            store_columns<c>(args, w, n, total[0], columns, group, thread);
+            store_columns<c>(args, w, n, total, columns, group, thread);
         else
-            stage_tile<c>(total, shared, group, thread, phase);
+            stage_tile<c>(total, shared, group, thread, tile % 2);
         if (!more) break;
         w = next;
-        phase ^= 1;
     }
 }
 
@@ -359,10 +360,11 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
         if (warp == 0) {
             if (ptx::elect_lane())
                 produce<c>(a_map, b_map, args, n, k_blocks, schedule, shared, first, any);
-        } else if (c.stores_boxes() && warp <= c.math_groups) {
-            store_tiles<c>(d_map, args, n, schedule, shared, warp - 1);
+        } else if constexpr (c.stores_boxes()) {
+            if (warp <= c.math_groups) store_tiles<c>(d_map, args, n, schedule, shared, warp - 1);
         }
     } else {
+        // Not one barrier for both: the compiler would have all warps look for the tile before it.
         if constexpr (c.groups == Groups::kDense) ptx::named_barrier(kBegun, c.threads());
         if constexpr (c.moves_registers()) ptx::more_registers<kMathRegisters>();
         consume<c>(args, n, k_blocks, schedule, shared, part);

@@ -67,9 +67,9 @@ void set_scales(CudaExec& exec, const char* op, Problem& p, const Activations& a
     }
     p.aligned_m = (p.m + 3) / 4 * 4;
     const int64_t bytes = groups * blocks * p.aligned_m * 4;
-    float* to = exec.workspace.as<float>();
-    DSA_CHECK(bytes <= exec.workspace.size(), op, ": scales of A need ", bytes,
-              " bytes of workspace to be transposed, the context has ", exec.workspace.size());
+    float* to = static_cast<float*>(exec.workspace);
+    DSA_CHECK(bytes <= exec.workspace_bytes, op, ": scales of A need ", bytes,
+              " bytes of workspace to be transposed, the context has ", exec.workspace_bytes);
     const float* from = a.scale;
     long long stride_m = a.scale_stride_m, stride_k = a.scale_stride_k;
     int g = static_cast<int>(groups), rows = static_cast<int>(p.m), b = static_cast<int>(blocks),
@@ -104,7 +104,7 @@ void plan_and_run(CudaExec& exec, const Problem& p, int64_t expected_rows, bool 
     if (!plan.built && !cuda::why_no_compiler().empty())
         plan = cuda::choose_plan(request, cuda::built_kernels());
     if (exec.explain) exec.explain(cuda::explain(request, plan));
-    cuda::run(exec, {plan.config, plan.band, plan.weight_reads == 1}, p);
+    cuda::run(exec, {plan.config, plan.band, plan.weight_reads == 1, plan.dynamic}, p);
 }
 
 void run_grouped(CudaExec& exec, const char* op, Problem& p, const CudaGroupedGemm& g,

@@ -32,7 +32,7 @@ std::string initialisers(const KernelConfig& c) {
     std::string text = std::string("Groups::") + groups + (c.swapped ? ",true" : ",false");
     for (const int value : {c.tile_m, c.tile_n, c.split_k, c.math_groups})
         text += "," + std::to_string(value);
-    return text + (c.f32_out ? ",true" : ",false");
+    return text + (c.f32_out ? ",true" : ",false") + (c.direct ? ",true" : ",false");
 }
 
 // As large as its ELF header says.

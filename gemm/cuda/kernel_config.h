@@ -22,6 +22,8 @@ inline constexpr int kSharedBytes = 232448;  // of a block on sm_90
 inline constexpr int kBoxRows = 64;          // of D that one box of its tensor map stores
 inline constexpr int kBoxBytes = kBoxRows * 128;
 inline constexpr int kFewestStages = 8;  // a launch may leave those behind unused
+inline constexpr int kMostStages = 12;
+inline constexpr int kNextTiles = 16;  // places for a block's next tiles, in turn
 
 // Arrivals of a warpgroup that give a stage back: one a warp. Compute-sanitizer's racecheck knows
 // no order through a warp's barrier; for it every lane arrives (DSA_CUDA_RACECHECK of the build).
@@ -42,6 +44,9 @@ struct KernelConfig {
     int split_k = 1;      // blocks that share the k of one tile, a cluster (dense)
     int math_groups = 2;  // warpgroups that multiply
     bool f32_out = false;
+    // D goes from registers to memory, not through shared memory, which holds more stages instead:
+    // better where the weight comes from memory all the time, not where tiles end often.
+    bool direct = false;
 
     constexpr bool operator==(const KernelConfig&) const = default;
     constexpr int side_m() const { return swapped ? tile_n : tile_m; }  // rows on the M side
@@ -52,14 +57,18 @@ struct KernelConfig {
     constexpr bool moves_registers() const {
         return math_groups > 1 && (waves() + 1) * side_n() > 128;
     }
+    // Blocks can take tiles as they get ready. With few rows of one weight all tiles cost the same,
+    // and there are few.
+    constexpr bool dynamic() const {
+        return split_k == 1 && (groups != Groups::kDense || moves_registers());
+    }
     // Rows of A that one box of its tensor map loads. Groups end anywhere: boxes without a row are
     // not loaded.
     constexpr int load_rows() const {
         return groups != Groups::kDense && !swapped && tile_m > 64 ? 64 : tile_m;
     }
-    // D goes through shared memory and the copy engine, in boxes of 64 x 64; narrow tiles, those
-    // with the weight on side M and fp32 go straight to memory.
-    constexpr bool stores_boxes() const { return !f32_out && !swapped && tile_n > 64; }
+    // D goes through shared memory and the copy engine, in boxes of 64 x 64.
+    constexpr bool stores_boxes() const { return !direct && !f32_out && !swapped && tile_n > 64; }
     constexpr int slabs() const { return tile_n / 64; }  // boxes side by side, then
     // Groups of 8 of side N whose sums one of the blocks that share k finishes, at most.
     constexpr int part_columns() const { return (side_n() / 8 + split_k - 1) / split_k; }
@@ -82,11 +91,12 @@ struct KernelConfig {
     }
     constexpr int other_bytes() const {
         return 1024 + math_groups * (staging_bytes() + 8) + (split_k > 1 ? 8 : 0) +
+               (dynamic() ? kNextTiles * 16 : 0) +
                (groups == Groups::kDense ? 0 : 2 * (kMaxGroups + 1) * 4);
     }
     constexpr int stages() const {  // as many as fit
         const int fit = (kSharedBytes - other_bytes()) / stage_bytes();
-        return fit > 12 ? 12 : fit;
+        return fit > kMostStages ? kMostStages : fit;
     }
     constexpr int shared_bytes() const { return other_bytes() + stages() * stage_bytes(); }
 };
@@ -107,6 +117,8 @@ struct KernelArgs {
     const int* group_rows = nullptr;  // contiguous: offsets [num_groups + 1]; masked: counts
     void* d = nullptr;
     long long ldd = 0;
+    int* counter = nullptr;  // of tiles that dynamic() kernels have taken, 0 before and after; or
+                             // none: tiles go to the blocks in turn
 };
 
 }  // namespace dsa::gemm::cuda

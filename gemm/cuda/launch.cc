@@ -104,6 +104,7 @@ void run(CudaExec& exec, const Launch& launch, const Problem& p) {
     args.aligned_m = static_cast<int>(p.aligned_m);
     args.b_scale = p.b_scale;
     args.group_rows = p.group_rows;
+    if (launch.dynamic) args.counter = exec.counter;
     args.d = p.d;
     args.ldd = p.ldd;
 

@@ -25,7 +25,7 @@ struct Ring {
     }
 };
 
-// From the work w on, if there is any.
+// From the work w on, if there is any. Tells the block's other threads which tile is next.
 template <KernelConfig c>
 __device__ void produce(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map,
                         const KernelArgs& args, int n, int k_blocks, Schedule<c> schedule,
@@ -34,7 +34,9 @@ __device__ void produce(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map
     const u64 weight_policy = args.weight_read_once ? ptx::kEvictFirst : ptx::kEvictNormal;
     const u64 a_policy = args.weight_read_once ? ptx::kEvictLast : ptx::kEvictNormal;
     Ring<c> ring(args);
-    for (; any; any = schedule.next(w)) {
+    int number = static_cast<int>(blockIdx.x);  // of the block's tile `tile` among all
+    int tile = 0;
+    while (any) {
         const int b_row = w.group * n + w.col;
         const int scale_row = c.groups == Groups::kMasked ? w.group * k_blocks : 0;
         const int scale_col =
@@ -49,7 +51,7 @@ __device__ void produce(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map
                                     c.tile_m / c.load_rows());
         constexpr u32 kBoxBytes = c.load_rows() * kBlockK, kWeightBytes = c.tile_n * kBlockK;
         const u32 bytes = kWeightBytes + boxes * kBoxBytes + scale_bytes;
-        for (int kb = w.k_begin; kb < w.k_end; ++kb, ring.advance()) {
+        const auto load_stage = [&](int kb) {
             ptx::barrier_wait(shared.empty(ring.stage), ring.phase ^ 1);
             const u32 full = shared.full(ring.stage);
             ptx::barrier_expect(full, bytes);
@@ -64,6 +66,26 @@ __device__ void produce(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map
                 ptx::load_bytes(shared.scale(ring.stage),
                                 scales + static_cast<long long>(kb) * args.aligned_m, scale_bytes,
                                 full);
+        };
+        if constexpr (c.dynamic()) {
+            const auto load = [&](int kb, int end) {
+                for (; kb < end; ++kb, ring.advance()) load_stage(kb);
+            };
+            // Late, or in turn while the ring is full. The number is on its way for one stage.
+            const int tell_at =
+                schedule.takes() ? w.k_end - 1 : min(w.k_begin + ring.stages, w.k_end - 1);
+            const int take_at = max(w.k_begin, tell_at - 1);
+            load(w.k_begin, take_at);
+            number = schedule.take_after(number);
+            load(take_at, tell_at);
+            Work next;
+            any = schedule.find(number, next);
+            tell_next<c>(shared, tile++, any, next);
+            load(tell_at, w.k_end);
+            w = next;
+        } else {
+            for (int kb = w.k_begin; kb < w.k_end; ++kb, ring.advance()) load_stage(kb);
+            any = schedule.next(w);
         }
     }
 }

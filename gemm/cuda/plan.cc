@@ -22,10 +22,19 @@ constexpr int kFewRows = 128;                   // of a group: memory bounds
 constexpr double kFillClocks = 2500.0;   // from tile to tile with few rows: its latency shows
 constexpr double kTileClocks = 400.0;    // with more: until the next tile's first product is done,
 constexpr double kWaveClocks = 800.0;    // and staging each 64 rows of a warpgroup
+constexpr double kDirectClocks = 250.0;  // more if they are stored by those who multiply
 constexpr double kChainClocks = 250.0;   // at least, from a stage's first product to its promotion
 constexpr double kStageClocks = 40.0;    // between a stage's products and the next one's
 constexpr double kPartsClocks = 3000.0;  // exchanging the sums of a tile, filling the pipeline anew
 constexpr double kAsGood = 1.05;         // the model is not more exact than that
+// Tiles are taken in turn where there are few (which of the blocks that end at the same time gets
+// another one is then better not left to chance), or where taking one takes long beside its k.
+constexpr double kFewRounds = 3.0;
+constexpr int kFewStagesOfTile = 8;
+// Where a weight comes from memory for no more than kFewReads tiles, a ring of fewer stages waits.
+constexpr int kFewReads = 4;
+constexpr int kStreamStages = 4;
+constexpr double kStreamWaits = 0.07;
 constexpr double kRereading = 0.15;  // few rows: blocks that wait for the same lines of a weight
 constexpr int kSplitRows = 64;       // of the weight, a block, where decode_split counts blocks
 
@@ -59,16 +68,20 @@ bool serves(const PlanRequest& r, const KernelConfig& c) {
 Plan estimate(const PlanRequest& r, const KernelConfig& c) {
     const int64_t rows = rows_of_group(r);
     const int64_t k_blocks = ceil_div(r.k, kBlockK);
-    const int64_t tiles =
-        r.num_groups * ceil_div(rows, c.tile_m) * ceil_div(r.n, c.tile_n) * c.split_k;
     Plan plan;
     plan.config = c;
     plan.weight_reads = ceil_div(rows, c.tile_m);
+    const int64_t tiles = r.num_groups * plan.weight_reads * ceil_div(r.n, c.tile_n) * c.split_k;
     plan.waves = static_cast<double>(tiles) / r.multiprocessors;
+    plan.dynamic = c.dynamic() && plan.waves > kFewRounds && k_blocks >= kFewStagesOfTile;
     const double rounds = std::ceil(plan.waves);
-    const double clocks = static_cast<double>(ceil_div(k_blocks, c.split_k)) * stage_clocks(c) +
-                          (rows <= kFewRows ? kFillClocks : kTileClocks + c.waves() * kWaveClocks) +
-                          (c.split_k > 1 ? kPartsClocks : 0.0);
+    const double waits =
+        c.stages() < kStreamStages && plan.weight_reads <= kFewReads ? kStreamWaits : 0.0;
+    const double stores = c.waves() * (c.direct ? kWaveClocks + kDirectClocks : kWaveClocks);
+    const double clocks =
+        static_cast<double>(ceil_div(k_blocks, c.split_k)) * stage_clocks(c) * (1.0 + waits) +
+        (rows <= kFewRows ? kFillClocks : kTileClocks + stores) +
+        (c.split_k > 1 ? kPartsClocks : 0.0);
     plan.multiply_us = rounds * clocks / kClocksPerUs;
     if (rows <= kFewRows)
         plan.multiply_us *= 1.0 + kRereading * static_cast<double>(plan.weight_reads - 1);
@@ -112,11 +125,13 @@ std::vector<KernelConfig> family_for(const PlanRequest& r) {
     struct Tile {
         bool swapped;
         int m, n;
+        bool direct = false;
     };
-    constexpr Tile kTiles[] = {
-        {true, 8, 64},    {true, 16, 64},    {true, 32, 64},    {true, 8, 128},   {true, 16, 128},
-        {true, 32, 128},  {false, 64, 32},   {false, 64, 64},   {false, 64, 128}, {false, 128, 32},
-        {false, 128, 64}, {false, 128, 128}, {false, 128, 192}, {false, 256, 128}};
+    constexpr Tile kTiles[] = {{true, 8, 64},     {true, 16, 64},    {true, 32, 64},
+                               {true, 8, 128},    {true, 16, 128},   {true, 32, 128},
+                               {false, 64, 32},   {false, 64, 64},   {false, 64, 128},
+                               {false, 128, 32},  {false, 128, 64},  {false, 128, 128},
+                               {false, 128, 192}, {false, 256, 128}, {false, 256, 128, true}};
     std::vector<KernelConfig> family;
     for (const Tile& tile : kTiles) {
         KernelConfig c;
@@ -127,6 +142,8 @@ std::vector<KernelConfig> family_for(const PlanRequest& r) {
         c.split_k = split_of(r);
         c.math_groups = c.side_m() == 64 ? 1 : 2;
         c.f32_out = r.f32_out;
+        c.direct = tile.direct;
+        if (c.direct && c.f32_out) continue;  // is direct anyway
         if (c.split_k == 1 || tile.n <= 64) family.push_back(c);
     }
     return family;
@@ -165,13 +182,13 @@ std::string explain(const PlanRequest& r, const Plan& plan) {
     const KernelConfig& c = plan.config;
     char text[256];
     std::snprintf(text, sizeof text,
-                  "m %lld n %lld k %lld groups %lld: %s %dx%d, split %d, %d stages; "
+                  "m %lld n %lld k %lld groups %lld: %s %dx%d%s, split %d, %d stages; "
                   "%.2f waves, "
                   "multiply %.1f us, memory %.1f us: %s bounds%s",
                   static_cast<long long>(r.m), static_cast<long long>(r.n),
                   static_cast<long long>(r.k), static_cast<long long>(r.num_groups),
-                  c.swapped ? "swapped" : "normal", c.tile_m, c.tile_n, c.split_k, c.stages(),
-                  plan.waves, plan.multiply_us, plan.memory_us,
+                  c.swapped ? "swapped" : "normal", c.tile_m, c.tile_n, c.direct ? " direct" : "",
+                  c.split_k, c.stages(), plan.waves, plan.multiply_us, plan.memory_us,
                   plan.multiply_us > plan.memory_us ? "multiplying" : "memory",
                   plan.built ? "" : "; compiled at run time");
     return text;

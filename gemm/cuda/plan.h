@@ -27,6 +27,7 @@ struct Plan {
     bool built = true;         // not to be compiled at run time
     int band = 8;              // tiles along m next to one another in the order of tiles
     int64_t weight_reads = 1;  // times that each group's weight goes to the multiprocessors
+    bool dynamic = false;      // how blocks get their tiles (launch.h)
     double waves = 0.0;  // rounds of tiles over the multiprocessors, the last one may be partial
     double multiply_us = 0.0;  // of the tensor cores, or of shared memory that feeds them
     double memory_us = 0.0;    // each operand read or written once, or what tiles read from L2

@@ -172,6 +172,11 @@ __device__ inline uint4 load_shared_16(u32 address) {
                  : "memory");
     return v;
 }
+__device__ inline void store_shared_16(u32 address, uint4 v) {
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v.x), "r"(v.y),
+                 "r"(v.z), "r"(v.w)
+                 : "memory");
+}
 __device__ inline float4 load_shared4(u32 address) {
     const uint4 v = load_shared_16(address);
     return {__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z), __uint_as_float(v.w)};

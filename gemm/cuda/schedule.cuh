@@ -1,8 +1,9 @@
 #pragma once
-// Which tile a block, or the cluster of those that share a tile's k, works on next. Warps of a
-// block ask independently and get the same answers.
+// Which tile a block, or the cluster of those that share a tile's k, works on next.
 
 #include "kernel_config.h"
+#include "ptx.cuh"
+#include "shared.cuh"
 
 namespace dsa::gemm::cuda {
 
@@ -17,7 +18,9 @@ struct Work {
 
 // Tiles in order: group after group; within one, bands of `band` tiles along m, inside a band m
 // fastest, so that blocks that run at the same time share operands in L2. They go to the clusters
-// in turn.
+// in turn: warps of a block ask next() independently and get the same answers. In kernels that are
+// dynamic() only the first one does. The thread that loads takes the others, each when it is ready
+// for it (tiles at a group's end cost less), and tells the block's other warps.
 template <KernelConfig c>
 class Schedule {
   public:
@@ -39,6 +42,23 @@ class Schedule {
         if (next_ >= tiles_) return false;
         locate(next_, w, k_blocks_ * part_ / c.split_k, k_blocks_ * (part_ + 1) / c.split_k);
         next_ = c.split_k > 1 ? tiles_ : next_ + step_;  // a cluster that shares k has one tile
+        return true;
+    }
+
+    // The number of the tile after number `tile`: the first that nobody has taken or, without a
+    // counter, in turn. It is some time on its way. One thread of each block that has a tile asks
+    // until it gets a number that is none.
+    __device__ int take_after(int tile) const {
+        if (!takes()) return tile + step_;
+        const int taken = atomicAdd(a_.counter, 1);
+        if (taken == tiles_ - 1) *a_.counter = 0;  // the last to ask: each asked once in vain
+        return step_ + taken;
+    }
+    __device__ bool takes() const { return a_.counter != nullptr; }
+    // False if there are not so many tiles.
+    __device__ bool find(int tile, Work& w) const {
+        if (tile >= tiles_) return false;
+        locate(tile, w, 0, k_blocks_);
         return true;
     }
 
@@ -84,5 +104,26 @@ class Schedule {
     int k_blocks_, next_, step_, part_;
     int tiles_;
 };
+
+// The tile behind the block's tile number `tile`. Told before the last stage of that tile is
+// loaded, it is there when this stage is, and for the next kNextTiles - kMostStages tiles.
+template <KernelConfig c>
+__device__ inline void tell_next(Shared<c> shared, int tile, bool any, const Work& next) {
+    ptx::store_shared_16(shared.next_tile(tile),
+                         {static_cast<u32>(any ? next.group : -1), static_cast<u32>(next.row),
+                          static_cast<u32>(next.row_end), static_cast<u32>(next.col)});
+}
+// By whole warps. w: of the tile before. False if there is none.
+template <KernelConfig c>
+__device__ inline bool next_told(Shared<c> shared, int tile, Work& w) {
+    const uint4 next = ptx::load_shared_16(shared.next_tile(tile));
+    // Through shuffles the compiler sees that all lanes have the same.
+    const auto same = [](u32 v) { return static_cast<int>(__shfl_sync(0xffffffffu, v, 0)); };
+    w.group = same(next.x);
+    w.row = same(next.y);
+    w.row_end = same(next.z);
+    w.col = same(next.w);
+    return w.group >= 0;
+}
 
 }  // namespace dsa::gemm::cuda

@@ -69,25 +69,33 @@ __device__ inline void transpose_quad(u32 (&word)[4], int q) {
 // bf16 straight from the registers, 16 bytes a lane: A on side M, fewer columns than a box has.
 template <KernelConfig c>
 __device__ void store_columns(const KernelArgs& args, const Work& w, int n,
-                              const float (&total)[c.side_n() / 2], Columns columns, int group,
-                              int thread) {
+                              const float (&totals)[c.waves()][c.side_n() / 2], Columns columns,
+                              int group, int thread) {
     unsigned short* d = static_cast<unsigned short*>(args.d);
-    const int row = w.row + 64 * group + thread / 32 * 16 + thread % 32 / 4, q = thread % 4;
+    const int q = thread % 4;
 #pragma unroll
-    for (int j = 0; j < c.side_n() / 8; j += 4) {
-        if (j + 4 <= columns.begin || j >= columns.end) continue;
-        const int col = w.col + 8 * (j + q);
+    for (int wave = 0; wave < c.waves(); ++wave) {
+        const auto& total = totals[wave];
+        const int row =
+            w.row + (wave * c.math_groups + group) * 64 + thread / 32 * 16 + thread % 32 / 4;
+        if (w.row + (wave * c.math_groups + group) * 64 >= w.row_end) continue;
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            u32 word[4];
+        for (int j = 0; j < c.side_n() / 8; j += 4) {
+            if (j + 4 <= columns.begin || j >= columns.end) continue;
+            const int col = w.col + 8 * (j + q);
 #pragma unroll
-            for (int i = 0; i < 4; ++i)
-                word[i] =
-                    ptx::pack_bf16(total[4 * (j + i) + 2 * h], total[4 * (j + i) + 2 * h + 1]);
-            transpose_quad(word, q);
-            if (j + q >= columns.begin && j + q < columns.end && col < n && row + 8 * h < w.row_end)
-                *reinterpret_cast<uint4*>(d + (row + 8 * h) * args.ldd + col) =
-                    uint4{word[0], word[1], word[2], word[3]};
+            for (int h = 0; h < 2; ++h) {
+                u32 word[4];
+#pragma unroll
+                for (int i = 0; i < 4; ++i)
+                    word[i] =
+                        ptx::pack_bf16(total[4 * (j + i) + 2 * h], total[4 * (j + i) + 2 * h + 1]);
+                transpose_quad(word, q);
+                if (j + q >= columns.begin && j + q < columns.end && col < n &&
+                    row + 8 * h < w.row_end)
+                    *reinterpret_cast<uint4*>(d + (row + 8 * h) * args.ldd + col) =
+                        uint4{word[0], word[1], word[2], word[3]};
+            }
         }
     }
 }
@@ -168,7 +176,9 @@ template <KernelConfig c>
 __device__ void store_tiles(const ptx::TensorMap& d_map, const KernelArgs& args, int n,
                             Schedule<c> schedule, Shared<c> shared, int group) {
     const u32 staging = shared.staging(group);
-    for (Work w; schedule.next(w);) {
+    Work w;
+    bool more = schedule.next(w);
+    for (int tile = 0; more; ++tile) {
         ptx::named_barrier(staged_barrier(group), kWarpgroup + 32);
         const bool one = ptx::elect_lane();
         for (int i = 0; i < c.waves() * c.slabs(); ++i) {
@@ -188,6 +198,7 @@ __device__ void store_tiles(const ptx::TensorMap& d_map, const KernelArgs& args,
             ptx::store_wait_read();
             ptx::barrier_arrive(shared.staging_free(group));
         }
+        more = c.dynamic() ? next_told<c>(shared, tile, w) : schedule.next(w);
     }
 }
 

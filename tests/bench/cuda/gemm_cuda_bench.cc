@@ -38,6 +38,11 @@ Groups groups_of(const std::string& op) {
                                 : Groups::kMasked;
 }
 
+// Of the jittered row counts: the first with which the suite's have, to 1 %, as many rows in all as
+// those of the published figures that it is compared with (6108, 5896, 602 and 117: TFLOPS times
+// time).
+constexpr uint64_t kSeed = 9;
+
 // rows a group; jitter: 0.7 to 1.3 times as many
 std::vector<int> rows_of(int groups, int rows, bool jitter, uint64_t seed) {
     std::mt19937_64 random(seed);
@@ -67,7 +72,7 @@ CudaShape parse(const Options& o, const std::string& text) {
                                  (grouped ? "[,groups[,jitter]]" : "") + " with positive numbers");
     CudaShape s;
     s.groups = groups_of(o.op);
-    s.rows = rows_of(v.size() > 3 ? v[3] : 1, v[0], v.size() > 4 && v[4] != 0, 1);
+    s.rows = rows_of(v.size() > 3 ? v[3] : 1, v[0], v.size() > 4 && v[4] != 0, kSeed);
     s.n = v[1];
     s.k = v[2];
     return s;
@@ -101,8 +106,8 @@ std::vector<std::string> suite(const std::string& op) {
 
 std::string name_of(const KernelConfig& c) {
     char text[160];
-    std::snprintf(text, sizeof text, "%s %dx%d split %d", c.swapped ? "swapped" : "normal",
-                  c.tile_m, c.tile_n, c.split_k);
+    std::snprintf(text, sizeof text, "%s %dx%d%s split %d", c.swapped ? "swapped" : "normal",
+                  c.tile_m, c.tile_n, c.direct ? " direct" : "", c.split_k);
     return text;
 }
 
@@ -160,7 +165,7 @@ class Bench {
         const int most = *std::max_element(s.rows.begin(), s.rows.end());
         for (const KernelConfig& c : candidates(s, options_.f32)) {
             const bool once = c.tile_m >= most;
-            const auto call = [&] { run(exec_, {c, 8, once}, test.problem()); };
+            const auto call = [&] { run(exec_, {c, 8, once, true}, test.problem()); };
             test.poison();
             call();
             row(text, s, checked(test, text + " " + name_of(c)), call, name_of(c));
