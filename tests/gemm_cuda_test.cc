@@ -116,35 +116,48 @@ TEST_F(CudaGemm, EveryKernelMatchesDouble) {
 }
 
 // Which block takes which tile changes no bits, and the counter is 0 again.
-TEST_F(CudaGemm, TakenTilesGiveEqualBits) {
-    for (const auto& built : gemm::cuda::built_kernels()) {
-        const KernelConfig& c = built.config;
-        if (!c.dynamic()) continue;
-        for (const int k : {48, 560}) {
-            CudaShape s;
-            s.groups = c.groups;
-            s.rows = {600};
-            if (c.groups != Groups::kDense) s.rows = {333, 0, c.tile_m, 1, 77, 0};
-            s.n = 6152;  // more tiles than there are blocks
-            s.k = k;
-            CudaCase test(stream_, s, c.f32_out, seed_++);
+class CudaTiles : public CudaGemm, public ::testing::WithParamInterface<KernelConfig> {};
+
+TEST_P(CudaTiles, TakenInAnyOrderGiveEqualBits) {
+    const KernelConfig& c = GetParam();
+    for (const int k : {48, 560}) {
+        CudaShape s;
+        s.groups = c.groups;
+        s.rows = {600};
+        if (c.groups != Groups::kDense) s.rows = {333, 0, c.tile_m, 1, 77, 0};
+        s.n = 6152;  // more tiles than there are blocks
+        s.k = k;
+        CudaCase test(stream_, s, c.f32_out, seed_++);
+        test.poison();
+        run(exec_, {c, 3}, test.problem());
+        EXPECT_LE(test.check(), c.f32_out ? kF32Error : kBf16Error);
+        const std::vector<uint8_t> expected = test.output();
+        for (int repeat = 0; repeat < 3; ++repeat) {
             test.poison();
-            run(exec_, {c, 3}, test.problem());
-            EXPECT_LE(test.check(), c.f32_out ? kF32Error : kBf16Error)
-                << c.swapped << " " << c.tile_m << "x" << c.tile_n;
-            const std::vector<uint8_t> expected = test.output();
-            for (int repeat = 0; repeat < 3; ++repeat) {
-                test.poison();
-                run(exec_, {.config = c, .band = 3, .dynamic = true}, test.problem());
-                EXPECT_EQ(test.output(), expected)
-                    << c.swapped << " " << c.tile_m << "x" << c.tile_n;
-                int32_t counter = -1;
-                device::copy_to_host(&counter, exec_.counter, sizeof counter, stream_.handle());
-                EXPECT_EQ(counter, 0);
-            }
+            run(exec_, {.config = c, .band = 3, .dynamic = true}, test.problem());
+            EXPECT_EQ(test.output(), expected);
+            int32_t counter = -1;
+            device::copy_to_host(&counter, exec_.counter, sizeof counter, stream_.handle());
+            EXPECT_EQ(counter, 0);
         }
     }
 }
+
+std::vector<KernelConfig> dynamic_kernels() {
+    std::vector<KernelConfig> kernels;
+    for (const auto& built : gemm::cuda::built_kernels())
+        if (built.config.dynamic()) kernels.push_back(built.config);
+    return kernels;
+}
+
+std::string name_of(const ::testing::TestParamInfo<KernelConfig>& kernel) {
+    const KernelConfig& c = kernel.param;
+    constexpr const char* kGroups[] = {"Dense", "Contiguous", "Masked"};
+    return std::string(kGroups[static_cast<int>(c.groups)]) + (c.swapped ? "Swapped" : "") +
+           std::to_string(c.tile_m) + "x" + std::to_string(c.tile_n) + (c.direct ? "Direct" : "") +
+           (c.f32_out ? "F32" : "");
+}
+INSTANTIATE_TEST_SUITE_P(Built, CudaTiles, ::testing::ValuesIn(dynamic_kernels()), name_of);
 
 // What stands between a context and the first product of a shape.
 TEST_F(CudaGemm, KernelsLoadInNoTime) {

@@ -303,12 +303,12 @@ __device__ inline void count_tiles(const KernelArgs& args, int* first_tile, int*
     }
 }
 
-// The block's barriers, by one thread of each of two warps: making one takes a dozen clocks, and
-// the first load waits for all.
+// The block's barriers but those that begin_first() makes, by one thread of each of two warps:
+// making one takes a dozen clocks.
 template <KernelConfig c>
 __device__ inline void make_barriers(Shared<c> shared, int part) {
     if (threadIdx.x == 64) {
-        for (int i = 0; i < c.stages(); ++i) ptx::barrier_init(shared.full(i), 1);
+        for (int i = c.stages_begun(); i < c.stages(); ++i) ptx::barrier_init(shared.full(i), 1);
         ptx::fence_barrier_init();
     } else if (threadIdx.x == 96) {
         for (int i = 0; i < c.stages(); ++i)
@@ -320,6 +320,24 @@ __device__ inline void make_barriers(Shared<c> shared, int part) {
         }
         ptx::fence_barrier_init();
     }
+}
+
+// The first loads of the first tile, by one thread, before the other barriers are there: until they
+// are on their way memory idles. How many blocks of k.
+template <KernelConfig c>
+__device__ inline int begin_first(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map,
+                                  const KernelArgs& args, int n, int k_blocks, Shared<c> shared,
+                                  const Work& w, bool any) {
+    const int begun = any ? min(c.stages_begun(), w.k_end - w.k_begin) : 0;
+    if (ptx::elect_lane()) {
+        for (int i = 0; i < c.stages_begun(); ++i) ptx::barrier_init(shared.full(i), 1);
+        ptx::fence_barrier_init();
+        const TileLoads<c> loads(a_map, b_map, args, n, k_blocks, w);
+#pragma unroll 1
+        for (int i = 0; i < begun; ++i) loads.load(shared, i, w.k_begin + i);
+    }
+    __syncwarp();
+    return begun;
 }
 
 // Registers of a thread that loads, and of one that multiplies: what is left of the block's.
@@ -337,7 +355,7 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
     const int part = c.split_k > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
     const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
 
-    // Until the first load is on its way memory idles: each warp prepares something else for it.
+    // Each warp prepares something else for the first load.
     int* first_tile = nullptr;
     int* first_row = nullptr;
     if constexpr (c.groups != Groups::kDense) {
@@ -355,11 +373,15 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
     if (threadIdx.x < kWarpgroup) {
         Work first;
         const bool any = warp == 0 && schedule.next(first);
+        int begun = 0;
+        if constexpr (c.stages_begun() > 0)
+            if (warp == 0)
+                begun = begin_first<c>(a_map, b_map, args, n, k_blocks, shared, first, any);
         if constexpr (c.groups == Groups::kDense) ptx::named_barrier(kBegun, c.threads());
         if constexpr (c.moves_registers()) ptx::fewer_registers<kProducerRegisters>();
         if (warp == 0) {
             if (ptx::elect_lane())
-                produce<c>(a_map, b_map, args, n, k_blocks, schedule, shared, first, any);
+                produce<c>(a_map, b_map, args, n, k_blocks, schedule, shared, first, any, begun);
         } else if constexpr (c.stores_boxes()) {
             if (warp <= c.math_groups) store_tiles<c>(d_map, args, n, schedule, shared, warp - 1);
         }

@@ -62,6 +62,9 @@ struct KernelConfig {
     constexpr bool dynamic() const {
         return split_k == 1 && (groups != Groups::kDense || moves_registers());
     }
+    // Stages of the first tile that are loaded before the block's barriers are made: with few rows
+    // the start counts. Rings are longer.
+    constexpr int stages_begun() const { return groups == Groups::kDense && !dynamic() ? 2 : 0; }
     // Rows of A that one box of its tensor map loads. Groups end anywhere: boxes without a row are
     // not loaded.
     constexpr int load_rows() const {

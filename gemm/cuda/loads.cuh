@@ -25,66 +25,86 @@ struct Ring {
     }
 };
 
-// From the work w on, if there is any. Tells the block's other threads which tile is next.
+// The loads of one tile.
 template <KernelConfig c>
-__device__ void produce(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map,
-                        const KernelArgs& args, int n, int k_blocks, Schedule<c> schedule,
-                        Shared<c> shared, Work w, bool any) {
-    // Lines that are read once shall not push others (dirty ones first) out of L2.
-    const u64 weight_policy = args.weight_read_once ? ptx::kEvictFirst : ptx::kEvictNormal;
-    const u64 a_policy = args.weight_read_once ? ptx::kEvictLast : ptx::kEvictNormal;
-    Ring<c> ring(args);
-    int number = static_cast<int>(blockIdx.x);  // of the block's tile `tile` among all
-    int tile = 0;
-    while (any) {
-        const int b_row = w.group * n + w.col;
+class TileLoads {
+  public:
+    __device__ TileLoads(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map,
+                         const KernelArgs& args, int n, int k_blocks, const Work& w)
+        : a_map_(a_map), b_map_(b_map), aligned_m_(args.aligned_m), row_(w.row) {
+        // Lines that are read once shall not push others (dirty ones first) out of L2.
+        weight_policy_ = args.weight_read_once ? ptx::kEvictFirst : ptx::kEvictNormal;
+        a_policy_ = args.weight_read_once ? ptx::kEvictLast : ptx::kEvictNormal;
+        b_row_ = w.group * n + w.col;
         const int scale_row = c.groups == Groups::kMasked ? w.group * k_blocks : 0;
         const int scale_col =
             (c.groups == Groups::kMasked ? w.row - w.group * args.m : w.row) / 4 * 4;
         // Not to the end of a row of scales: A may be some rows of a larger one.
-        const u32 scale_bytes = max(min(c.scale_rows(), (args.m + 3) / 4 * 4 - scale_col), 0) * 4;
-        const float* scales =
-            args.a_scale + static_cast<long long>(scale_row) * args.aligned_m + scale_col;
-        const int boxes = c.load_rows() == c.tile_m
-                              ? 1
-                              : min((w.row_end - w.row + c.load_rows() - 1) / c.load_rows(),
-                                    c.tile_m / c.load_rows());
+        scale_bytes_ = max(min(c.scale_rows(), (args.m + 3) / 4 * 4 - scale_col), 0) * 4;
+        scales_ = args.a_scale + static_cast<long long>(scale_row) * args.aligned_m + scale_col;
+        boxes_ = c.load_rows() == c.tile_m
+                     ? 1
+                     : min((w.row_end - w.row + c.load_rows() - 1) / c.load_rows(),
+                           c.tile_m / c.load_rows());
+    }
+    // Block kb of k, into a stage that is free.
+    __device__ void load(Shared<c> shared, int stage, int kb) const {
         constexpr u32 kBoxBytes = c.load_rows() * kBlockK, kWeightBytes = c.tile_n * kBlockK;
-        const u32 bytes = kWeightBytes + boxes * kBoxBytes + scale_bytes;
-        const auto load_stage = [&](int kb) {
-            ptx::barrier_wait(shared.empty(ring.stage), ring.phase ^ 1);
-            const u32 full = shared.full(ring.stage);
-            ptx::barrier_expect(full, bytes);
-            const u32 a = c.swapped ? shared.side_n(ring.stage) : shared.side_m(ring.stage);
-            const u32 b = c.swapped ? shared.side_m(ring.stage) : shared.side_n(ring.stage);
-            const int k = kb * kBlockK;
-            ptx::load_box(b, b_map, k, b_row, full, weight_policy);
-            for (int box = 0; box < boxes; ++box)
-                ptx::load_box(a + box * kBoxBytes, a_map, k, w.row + box * c.load_rows(), full,
-                              a_policy);
-            if (scale_bytes > 0)
-                ptx::load_bytes(shared.scale(ring.stage),
-                                scales + static_cast<long long>(kb) * args.aligned_m, scale_bytes,
-                                full);
+        const u32 full = shared.full(stage);
+        ptx::barrier_expect(full, kWeightBytes + boxes_ * kBoxBytes + scale_bytes_);
+        const u32 a = c.swapped ? shared.side_n(stage) : shared.side_m(stage);
+        const u32 b = c.swapped ? shared.side_m(stage) : shared.side_n(stage);
+        const int k = kb * kBlockK;
+        ptx::load_box(b, b_map_, k, b_row_, full, weight_policy_);
+        for (int box = 0; box < boxes_; ++box)
+            ptx::load_box(a + box * kBoxBytes, a_map_, k, row_ + box * c.load_rows(), full,
+                          a_policy_);
+        if (scale_bytes_ > 0)
+            ptx::load_bytes(shared.scale(stage), scales_ + static_cast<long long>(kb) * aligned_m_,
+                            scale_bytes_, full);
+    }
+
+  private:
+    const ptx::TensorMap& a_map_;
+    const ptx::TensorMap& b_map_;
+    const float* scales_;
+    u64 weight_policy_, a_policy_;
+    int aligned_m_, row_, b_row_, boxes_;
+    u32 scale_bytes_;
+};
+
+// From the work w on, if there is any; its first `begun` blocks of k are on their way. In kernels
+// that are dynamic() it tells the block's other warps which tile is next.
+template <KernelConfig c>
+__device__ void produce(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map,
+                        const KernelArgs& args, int n, int k_blocks, Schedule<c> schedule,
+                        Shared<c> shared, Work w, bool any, int begun) {
+    Ring<c> ring(args);
+    ring.stage = begun;
+    int number = static_cast<int>(blockIdx.x);  // of the block's tile `tile` among all
+    int tile = 0;
+    for (int kb = w.k_begin + begun; any; kb = w.k_begin) {
+        const TileLoads<c> loads(a_map, b_map, args, n, k_blocks, w);
+        const auto load_until = [&](int end) {
+            for (; kb < end; ++kb, ring.advance()) {
+                ptx::barrier_wait(shared.empty(ring.stage), ring.phase ^ 1);
+                loads.load(shared, ring.stage, kb);
+            }
         };
         if constexpr (c.dynamic()) {
-            const auto load = [&](int kb, int end) {
-                for (; kb < end; ++kb, ring.advance()) load_stage(kb);
-            };
             // Late, or in turn while the ring is full. The number is on its way for one stage.
             const int tell_at =
                 schedule.takes() ? w.k_end - 1 : min(w.k_begin + ring.stages, w.k_end - 1);
-            const int take_at = max(w.k_begin, tell_at - 1);
-            load(w.k_begin, take_at);
+            load_until(tell_at - 1);
             number = schedule.take_after(number);
-            load(take_at, tell_at);
+            load_until(tell_at);
             Work next;
             any = schedule.find(number, next);
             tell_next<c>(shared, tile++, any, next);
-            load(tell_at, w.k_end);
+            load_until(w.k_end);
             w = next;
         } else {
-            for (int kb = w.k_begin; kb < w.k_end; ++kb, ring.advance()) load_stage(kb);
+            load_until(w.k_end);
             any = schedule.next(w);
         }
     }
