@@ -138,6 +138,25 @@ TEST(CudaPlan, ManyRowsTakeLargeTilesAndFewTheSmallest) {
     EXPECT_EQ(plan_of(r).config.tile_m, 32);
 }
 
+TEST(CudaPlan, StreamedWeightsGetALongerRing) {
+    EXPECT_TRUE(plan_of(dense(1024, 4096, 7168, false)).config.direct);
+    EXPECT_FALSE(plan_of(dense(4096, 4096, 7168, false)).config.direct);
+    PlanRequest r = dense(32 * 256, 7168, 2048, false);
+    r.groups = Groups::kContiguous;
+    r.num_groups = 32;
+    EXPECT_TRUE(plan_of(r).config.direct);
+    r.m = 4 * 8192;
+    r.num_groups = 4;
+    EXPECT_FALSE(plan_of(r).config.direct);
+}
+
+TEST(CudaPlan, ManyRoundsOfLongTilesAreDynamic) {
+    EXPECT_TRUE(plan_of(dense(4096, 24576, 1536, false)).dynamic);
+    EXPECT_FALSE(plan_of(dense(4096, 32768, 512, false)).dynamic);  // 4 blocks of k a tile
+    EXPECT_FALSE(plan_of(dense(1024, 4096, 7168, false)).dynamic);  // one round
+    EXPECT_FALSE(plan_of(dense(64, 24576, 1536, true)).dynamic);    // few rows
+}
+
 TEST(CudaPlan, ExplainsItselfInOneLine) {
     const PlanRequest r = dense(64, 7168, 16384, true);
     const std::string text = explain(r, plan_of(r));

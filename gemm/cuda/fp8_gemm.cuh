@@ -328,6 +328,7 @@ template <KernelConfig c>
 __device__ inline int begin_first(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map,
                                   const KernelArgs& args, int n, int k_blocks, Shared<c> shared,
                                   const Work& w, bool any) {
+    static_assert(c.stages() > c.stages_begun());
     const int begun = any ? min(c.stages_begun(), w.k_end - w.k_begin) : 0;
     if (ptx::elect_lane()) {
         for (int i = 0; i < c.stages_begun(); ++i) ptx::barrier_init(shared.full(i), 1);
