@@ -11,7 +11,8 @@
 //                                behind) of 2 * kLanes columns as the panel holds them, what 1
 //                                means for each column, and what an integer sum lacks;
 //                                next.column() twice for each column on the way
-//   kColumnsFirstRows            rows up to which all of k of columns comes before the next ones
+//   kColumnsFirstRows            rows up to which all of k of columns comes before the next ones;
+//   kColumnsFirstRowsInConflict  the same where columns lie a multiple of 4 KB apart
 //   kHasOneRow, one_row(t)       a form of its own for a single row, of equal sums
 // Everything is static inline: internal to the ISA file.
 
@@ -143,8 +144,11 @@ static inline void int8_tile(const NtTile& tile) {
     if constexpr (V::kHasOneRow)
         if (tile.m == 1) return V::one_row(tile);
     const NtTile t = tile;
-    if constexpr (V::kColumnsFirstRows > 0)
-        if (t.m <= V::kColumnsFirstRows) return int8_columns_first<V>(t);
+    // Columns a multiple of 4 KB apart share few sets of the caches: lines that are asked for a
+    // whole pass over the tile's columns ahead would push each other out.
+    const bool conflict = t.ldb % 4096 == 0;
+    if (t.m <= (conflict ? V::kColumnsFirstRowsInConflict : V::kColumnsFirstRows))
+        return int8_columns_first<V>(t);
     int8_blocks_first<V>(t);
 }
 

@@ -24,6 +24,7 @@ struct Int8Vnni : Lanes512 {
     static constexpr int kStepK = 4;
     static constexpr int kRows = 12;
     static constexpr int64_t kColumnsFirstRows = 64;  // measured on Zen 5
+    static constexpr int64_t kColumnsFirstRowsInConflict = 64;
     static constexpr bool kHasOneRow = true;
 
     static inline Vec load(const uint8_t* p) { return _mm512_load_si512(p); }
