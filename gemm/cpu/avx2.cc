@@ -30,6 +30,11 @@ struct V : Lanes256 {
     static inline bool few_rows_serve(int64_t, int64_t k) {
         return sizeof(Code) == 1 || k < 4096;
     }
+    // Measured on Zen 3.
+    template <class Code>
+    static constexpr int64_t kColumnsFirstRows = sizeof(Code) == 1 ? 8 : 0;
+    template <class Code>
+    static constexpr int64_t kColumnsFirstRowsInConflict = sizeof(Code) == 1 ? 8 : 4;
     static constexpr int kStepK = 1;
     static constexpr int64_t kLoadK = 32;
     template <class Code>

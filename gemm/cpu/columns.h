@@ -24,6 +24,12 @@ static inline int64_t loaded_k(int64_t valid) {
     return min_of((valid + V::kLoadK - 1) / V::kLoadK * V::kLoadK, kBlockK);
 }
 
+// Columns a multiple of 4 KB apart share few sets of the caches: lines that are asked for a whole
+// pass over a tile's columns ahead push each other out. size: bytes a value.
+static inline bool columns_conflict(const NtTile& t, int64_t size) {
+    return t.ldb * size % 4096 == 0;
+}
+
 // For functions that do nothing but prefetch: a call of one counts for g++ as one without effect.
 #define DSA_PREFETCHING __attribute__((always_inline)) inline
 
@@ -36,7 +42,7 @@ class NextColumns {
   public:
     // `columns` columns from `first` on are in use.
     NextColumns(const void* first, const NtTile& t, int64_t size, int64_t columns)
-        : next_(static_cast<const uint8_t*>(first) + columns * t.ldb * size) {}
+        : next_(static_cast<const uint8_t*>(first) + columns * t.ldb * size), size_(size) {}
 
     // The next `count` lines. A few at a time among other work: a long run of prefetches stops the
     // core.
@@ -45,10 +51,11 @@ class NextColumns {
         next_ += 64 * count;
     }
     // As NextPanel's, which is called twice for each column of two lines.
-    DSA_PREFETCHING void column() { lines(1); }
+    DSA_PREFETCHING void column() { lines(size_); }
 
   private:
     const uint8_t* next_;
+    int64_t size_;
 };
 
 // As NextColumns, for the kernels whose eight calls of lines() are for one run of blocks of eight

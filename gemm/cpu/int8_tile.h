@@ -144,10 +144,7 @@ static inline void int8_tile(const NtTile& tile) {
     if constexpr (V::kHasOneRow)
         if (tile.m == 1) return V::one_row(tile);
     const NtTile t = tile;
-    // Columns a multiple of 4 KB apart share few sets of the caches: lines that are asked for a
-    // whole pass over the tile's columns ahead would push each other out.
-    const bool conflict = t.ldb % 4096 == 0;
-    if (t.m <= (conflict ? V::kColumnsFirstRowsInConflict : V::kColumnsFirstRows))
+    if (t.m <= (columns_conflict(t, 1) ? V::kColumnsFirstRowsInConflict : V::kColumnsFirstRows))
         return int8_columns_first<V>(t);
     int8_blocks_first<V>(t);
 }

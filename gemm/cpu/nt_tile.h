@@ -14,6 +14,10 @@
 //   kFewRows                     rows up to which B goes from memory to registers without a panel,
 //   few_rows_serve<Code>(m, k)   where that is faster,
 //   kRowsOfFourGroups            and rows up to which that is 4 * kLanes columns at a time
+//   kColumnsFirstRows<Code>      with a panel: rows up to which all of k of its columns comes
+//   before
+//                                the next ones; kColumnsFirstRowsInConflict<Code>: the same where
+//                                columns lie a multiple of 4 KB apart (0: there is no such form)
 //   pack_row(a, valid, out)      128 values of k of a row of A (bf16 or e4m3; valid of them, zeros
 //                                behind) as Elements, in the order of k of widen()
 //   Raw, kLoadK, load_columns(b, offset, valid, out)   kLoadK values of k (valid of them, zeros
@@ -83,11 +87,10 @@ static inline void multiply_some(int64_t rows, const typename V::Element* a,
 }
 
 // 128 of k (valid of them) of 2 * kLanes columns from `col`.
-template <class V, class Code>
+template <class V, class Code, class Next>
 __attribute__((noinline)) static void widen_panel(const NtTile& t, int64_t k, int64_t col,
-                                                  typename V::Element* panel) {
+                                                  Next next, typename V::Element* panel) {
     const typename V::State state = V::load_state();
-    NextPanel<sizeof(Code)> next(t, k, col);
     const auto* b = static_cast<const Code*>(t.b) + k;
     constexpr int64_t kVec = V::kLanes * V::kStepK;
     constexpr int64_t kRaws = V::kLoadK / 4 * V::template kRaws<Code>;
@@ -141,7 +144,7 @@ static inline void nt_many_rows(const NtTile t, float* c, typename V::Element* p
     for (int64_t k = 0; k < t.k; k += kBlockK) {
         const int64_t num_k = loaded_k<V>(t.k - k);
         for (int64_t col = 0; col < t.n; col += kColumns) {
-            widen_panel<V, Code>(t, k, col, panel);
+            widen_panel<V, Code>(t, k, col, NextPanel<sizeof(Code)>(t, k, col), panel);
             float scale[kTileRows];
             for (int64_t i = 0; i < t.m; ++i)
                 scale[i] = row_scale(t, i, k) * column_scale<V, Code>(t, col, k);
@@ -159,13 +162,43 @@ static inline void nt_many_rows(const NtTile t, float* c, typename V::Element* p
     store_tile<V>(t, c);
 }
 
+// All of k of a panel's columns before the next ones, for few rows: memory sees one ascending run.
+template <class V, class Code>
+static inline void nt_columns_first(const NtTile t, float* c, typename V::Element* panel) {
+    const int64_t step_rows = panel_rows<V>(t.m);
+    constexpr int64_t kColumns = 2 * V::kLanes;
+    const auto* b = static_cast<const Code*>(t.b);
+    for (int64_t col = 0; col < t.n; col += kColumns) {
+        const auto* a = static_cast<const typename V::Element*>(t.a);
+        for (int64_t k = 0; k < t.k; k += kBlockK) {
+            const int64_t num_k = loaded_k<V>(t.k - k);
+            const NextColumns next(b + col * t.ldb + k * kColumns, t, sizeof(Code), kColumns);
+            widen_panel<V, Code>(t, k, col, next, panel);
+            float scale[kTileRows];
+            for (int64_t i = 0; i < t.m; ++i)
+                scale[i] = row_scale(t, i, k) * column_scale<V, Code>(t, col, k);
+            float* sums = c + col * t.m;
+            for (int64_t row = 0; row < t.m; row += step_rows)
+                multiply_some<V, V::kRows>(min_of(step_rows, t.m - row), a + row * kBlockK, panel,
+                                           num_k, scale + row, k == 0, sums + row * kColumns);
+            a += t.a_block_stride;
+        }
+    }
+    store_tile<V>(t, c);
+}
+
 template <class V, class Code>
 static inline void nt_tile(const NtTile& t) {
     if (t.m == 1) return nt_one_row<V, Code>(t);
     if (few_rows_serve<V, Code>(t)) return few_rows<V, Code, V::kFewRows>(t);
     auto* c = static_cast<float*>(t.scratch);
-    nt_many_rows<V, Code>(t, c,
-                          reinterpret_cast<typename V::Element*>(c + kTileRows * kTileColumns));
+    auto* panel = reinterpret_cast<typename V::Element*>(c + kTileRows * kTileColumns);
+    if constexpr (V::template kColumnsFirstRowsInConflict < Code >> 0)
+        if (t.m <= (columns_conflict(t, sizeof(Code))
+                        ? V::template kColumnsFirstRowsInConflict<Code>
+                        : V::template kColumnsFirstRows<Code>))
+            return nt_columns_first<V, Code>(t, c, panel);
+    nt_many_rows<V, Code>(t, c, panel);
 }
 
 // ---- rows of A ----
