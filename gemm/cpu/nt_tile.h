@@ -193,7 +193,7 @@ static inline void nt_tile(const NtTile& t) {
     if (few_rows_serve<V, Code>(t)) return few_rows<V, Code, V::kFewRows>(t);
     auto* c = static_cast<float*>(t.scratch);
     auto* panel = reinterpret_cast<typename V::Element*>(c + kTileRows * kTileColumns);
-    if constexpr (V::template kColumnsFirstRowsInConflict < Code >> 0)
+    if constexpr (V::template kColumnsFirstRowsInConflict<Code> != 0)
         if (t.m <= (columns_conflict(t, sizeof(Code))
                         ? V::template kColumnsFirstRowsInConflict<Code>
                         : V::template kColumnsFirstRows<Code>))
