@@ -154,8 +154,8 @@ struct Int8V : Lanes256 {
         float* unit, int32_t* start) {
         constexpr int64_t kVec = kLanes * kStepK;
         for (int g = 0; g < 2; ++g, offset += 8, panel += kVec, unit += 8, start += 8) {
-            // Codes stay here between the two passes: columns 2^n bytes apart push each other out
-            // of L1.
+            // Codes stay here between the two passes: in L1 conflicting columns (columns.h) push
+            // each other out.
             __m256i q[4][8];
             __m256i parts[8];
             for (int j = 0; j < 8; ++j) {

@@ -136,54 +136,49 @@ static inline void store_tile(const NtTile tile, const float* c) {
             store_sums<V>(tile, row, col, V::load_sum(c), V::load_sum(c + V::kLanes));
 }
 
+// Adds the block of k from `k` to the sums of all rows and the widened panel's columns, from `col`.
+template <class V, class Code>
+static inline void multiply_widened(const NtTile& t, int64_t k, int64_t col,
+                                    const typename V::Element* panel, bool rows_change, float* c) {
+    const auto* a = static_cast<const typename V::Element*>(t.a) + k / kBlockK * t.a_block_stride;
+    constexpr int64_t kColumns = 2 * V::kLanes;
+    const int64_t step_rows = panel_rows<V>(t.m);
+    const int64_t num_k = loaded_k<V>(t.k - k);
+    float scale[kTileRows];
+    for (int64_t i = 0; i < t.m; ++i)
+        scale[i] = row_scale(t, i, k) * column_scale<V, Code>(t, col, k);
+    float* sums = c + col * t.m;
+    for (int64_t row = 0; row < t.m; row += step_rows) {
+        const int64_t rows = min_of(step_rows, t.m - row);
+        if (rows_change) prefetch_rows<V>(a + t.a_block_stride + row * kBlockK, rows);
+        multiply_some<V, V::kRows>(rows, a + row * kBlockK, panel, num_k, scale + row, k == 0,
+                                   sums + row * kColumns);
+    }
+}
+
 template <class V, class Code>
 static inline void nt_many_rows(const NtTile t, float* c, typename V::Element* panel) {
-    const auto* a = static_cast<const typename V::Element*>(t.a);
-    const int64_t step_rows = panel_rows<V>(t.m);
     constexpr int64_t kColumns = 2 * V::kLanes;
-    for (int64_t k = 0; k < t.k; k += kBlockK) {
-        const int64_t num_k = loaded_k<V>(t.k - k);
+    for (int64_t k = 0; k < t.k; k += kBlockK)
         for (int64_t col = 0; col < t.n; col += kColumns) {
             widen_panel<V, Code>(t, k, col, NextPanel<sizeof(Code)>(t, k, col), panel);
-            float scale[kTileRows];
-            for (int64_t i = 0; i < t.m; ++i)
-                scale[i] = row_scale(t, i, k) * column_scale<V, Code>(t, col, k);
-            float* sums = c + col * t.m;
-            const bool last = col + kColumns >= t.n && k + kBlockK < t.k;
-            for (int64_t row = 0; row < t.m; row += step_rows) {
-                const int64_t rows = min_of(step_rows, t.m - row);
-                if (last) prefetch_rows<V>(a + t.a_block_stride + row * kBlockK, rows);
-                multiply_some<V, V::kRows>(rows, a + row * kBlockK, panel, num_k, scale + row,
-                                           k == 0, sums + row * kColumns);
-            }
+            multiply_widened<V, Code>(t, k, col, panel, col + kColumns >= t.n && k + kBlockK < t.k,
+                                      c);
         }
-        a += t.a_block_stride;
-    }
     store_tile<V>(t, c);
 }
 
 // All of k of a panel's columns before the next ones, for few rows: memory sees one ascending run.
 template <class V, class Code>
 static inline void nt_columns_first(const NtTile t, float* c, typename V::Element* panel) {
-    const int64_t step_rows = panel_rows<V>(t.m);
     constexpr int64_t kColumns = 2 * V::kLanes;
     const auto* b = static_cast<const Code*>(t.b);
-    for (int64_t col = 0; col < t.n; col += kColumns) {
-        const auto* a = static_cast<const typename V::Element*>(t.a);
+    for (int64_t col = 0; col < t.n; col += kColumns)
         for (int64_t k = 0; k < t.k; k += kBlockK) {
-            const int64_t num_k = loaded_k<V>(t.k - k);
             const NextColumns next(b + col * t.ldb + k * kColumns, t, sizeof(Code), kColumns);
             widen_panel<V, Code>(t, k, col, next, panel);
-            float scale[kTileRows];
-            for (int64_t i = 0; i < t.m; ++i)
-                scale[i] = row_scale(t, i, k) * column_scale<V, Code>(t, col, k);
-            float* sums = c + col * t.m;
-            for (int64_t row = 0; row < t.m; row += step_rows)
-                multiply_some<V, V::kRows>(min_of(step_rows, t.m - row), a + row * kBlockK, panel,
-                                           num_k, scale + row, k == 0, sums + row * kColumns);
-            a += t.a_block_stride;
+            multiply_widened<V, Code>(t, k, col, panel, false, c);
         }
-    }
     store_tile<V>(t, c);
 }
 

@@ -44,8 +44,8 @@ Groups groups_of(const std::string& op) {
 constexpr uint64_t kSeed = 9;
 
 // rows a group; jitter: 0.7 to 1.3 times as many
-std::vector<int> rows_of(int groups, int rows, bool jitter, uint64_t seed) {
-    std::mt19937_64 random(seed);
+std::vector<int> rows_of(int groups, int rows, bool jitter) {
+    std::mt19937_64 random(kSeed);
     std::vector<int> result;
     for (int g = 0; g < groups; ++g) {
         const double factor =
@@ -72,7 +72,7 @@ CudaShape parse(const Options& o, const std::string& text) {
                                  (grouped ? "[,groups[,jitter]]" : "") + " with positive numbers");
     CudaShape s;
     s.groups = groups_of(o.op);
-    s.rows = rows_of(v.size() > 3 ? v[3] : 1, v[0], v.size() > 4 && v[4] != 0, kSeed);
+    s.rows = rows_of(v.size() > 3 ? v[3] : 1, v[0], v.size() > 4 && v[4] != 0);
     s.n = v[1];
     s.k = v[2];
     return s;
