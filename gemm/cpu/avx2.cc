@@ -32,9 +32,10 @@ struct V : Lanes256 {
     }
     // Measured on Zen 3.
     template <class Code>
-    static constexpr int64_t kColumnsFirstRows = sizeof(Code) == 1 ? 8 : 0;
-    template <class Code>
-    static constexpr int64_t kColumnsFirstRowsInConflict = sizeof(Code) == 1 ? 8 : 4;
+    static constexpr int64_t columns_first_rows(bool conflict) {
+        if (sizeof(Code) == 1) return 8;
+        return conflict ? 4 : 0;
+    }
     static constexpr int kStepK = 1;
     static constexpr int64_t kLoadK = 32;
     template <class Code>

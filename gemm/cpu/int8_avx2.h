@@ -38,9 +38,9 @@ struct Int8V : Lanes256 {
     typedef int IntSum __attribute__((vector_size(32)));
     using Element = int16_t;
     static constexpr int kStepK = 2;
-    static constexpr int64_t kColumnsFirstRows = 4;  // measured on Zen 3
-    static constexpr int64_t kColumnsFirstRowsInConflict = 16;
     static constexpr bool kHasOneRow = false;  // nt() has
+    // Measured on Zen 3.
+    static constexpr int64_t columns_first_rows(bool conflict) { return conflict ? 16 : 4; }
 
     static inline Vec load(const int16_t* p) {
         return _mm256_load_si256(reinterpret_cast<const __m256i*>(p));

@@ -11,8 +11,8 @@
 //                                behind) of 2 * kLanes columns as the panel holds them, what 1
 //                                means for each column, and what an integer sum lacks;
 //                                next.column() twice for each column on the way
-//   kColumnsFirstRows            rows up to which all of k of columns comes before the next ones;
-//   kColumnsFirstRowsInConflict  the same where columns lie a multiple of 4 KB apart
+//   columns_first_rows(conflict) rows up to which all of k of columns comes before the next ones;
+//                                conflict: columns_conflict()
 //   kHasOneRow, one_row(t)       a form of its own for a single row, of equal sums
 // Everything is static inline: internal to the ISA file.
 
@@ -144,8 +144,7 @@ static inline void int8_tile(const NtTile& tile) {
     if constexpr (V::kHasOneRow)
         if (tile.m == 1) return V::one_row(tile);
     const NtTile t = tile;
-    if (t.m <= (columns_conflict(t, 1) ? V::kColumnsFirstRowsInConflict : V::kColumnsFirstRows))
-        return int8_columns_first<V>(t);
+    if (t.m <= V::columns_first_rows(columns_conflict(t, 1))) return int8_columns_first<V>(t);
     int8_blocks_first<V>(t);
 }
 

@@ -23,9 +23,9 @@ struct Int8Vnni : Lanes512 {
     using Element = uint8_t;
     static constexpr int kStepK = 4;
     static constexpr int kRows = 12;
-    static constexpr int64_t kColumnsFirstRows = 64;  // measured on Zen 5
-    static constexpr int64_t kColumnsFirstRowsInConflict = 64;
     static constexpr bool kHasOneRow = true;
+    // Measured on Zen 5.
+    static constexpr int64_t columns_first_rows(bool /*conflict*/) { return 64; }
 
     static inline Vec load(const uint8_t* p) { return _mm512_load_si512(p); }
     static inline Vec broadcast(const uint8_t* p) {

@@ -14,10 +14,9 @@
 //   kFewRows                     rows up to which B goes from memory to registers without a panel,
 //   few_rows_serve<Code>(m, k)   where that is faster,
 //   kRowsOfFourGroups            and rows up to which that is 4 * kLanes columns at a time
-//   kColumnsFirstRows<Code>      with a panel: rows up to which all of k of its columns comes
-//   before
-//                                the next ones; kColumnsFirstRowsInConflict<Code>: the same where
-//                                columns lie a multiple of 4 KB apart (0: there is no such form)
+//   columns_first_rows<Code>(conflict)   with a panel: rows up to which all of k of its columns
+//                                comes before the next ones (conflict: columns_conflict(); 0: there
+//                                is no such form)
 //   pack_row(a, valid, out)      128 values of k of a row of A (bf16 or e4m3; valid of them, zeros
 //                                behind) as Elements, in the order of k of widen()
 //   Raw, kLoadK, load_columns(b, offset, valid, out)   kLoadK values of k (valid of them, zeros
@@ -188,10 +187,8 @@ static inline void nt_tile(const NtTile& t) {
     if (few_rows_serve<V, Code>(t)) return few_rows<V, Code, V::kFewRows>(t);
     auto* c = static_cast<float*>(t.scratch);
     auto* panel = reinterpret_cast<typename V::Element*>(c + kTileRows * kTileColumns);
-    if constexpr (V::template kColumnsFirstRowsInConflict<Code> != 0)
-        if (t.m <= (columns_conflict(t, sizeof(Code))
-                        ? V::template kColumnsFirstRowsInConflict<Code>
-                        : V::template kColumnsFirstRows<Code>))
+    if constexpr (V::template columns_first_rows<Code>(true) != 0)
+        if (t.m <= V::template columns_first_rows<Code>(columns_conflict(t, sizeof(Code))))
             return nt_columns_first<V, Code>(t, c, panel);
     nt_many_rows<V, Code>(t, c, panel);
 }
