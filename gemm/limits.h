@@ -17,6 +17,7 @@ class LimitMeter {
     // array_bytes: far more than the last-level cache.
     explicit LimitMeter(int64_t array_bytes = int64_t{512} << 20);
 
+    // With prefetches and without: what is faster counts.
     void read_round(Exec& exec);
     void multiply_round(Exec& exec);
     const MachineLimits& limits() const { return limits_; }

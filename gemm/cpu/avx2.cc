@@ -144,10 +144,10 @@ void nn(const NnTile& t) {
     }
 }
 
-uint64_t read(const uint8_t* p, int64_t n) {
+uint64_t read(const uint8_t* p, int64_t n, int64_t ahead) {
     __m256i sum[4] = {};
     for (int64_t i = 0; i < n; i += 64) {
-        _mm_prefetch(p + i + 4096, _MM_HINT_T0);
+        _mm_prefetch(p + i + ahead, _MM_HINT_T0);
         for (int j = 0; j < 2; ++j)
             sum[(i / 32 + j) % 4] = _mm256_add_epi64(
                 sum[(i / 32 + j) % 4],

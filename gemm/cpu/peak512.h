@@ -8,10 +8,10 @@
 namespace dsa::gemm::cpu {
 
 // Reads every line; n a multiple of 64. The result depends on all bytes.
-static inline uint64_t read_lines(const uint8_t* p, int64_t n) {
+static inline uint64_t read_lines(const uint8_t* p, int64_t n, int64_t ahead) {
     __m512i sum[4] = {};
     for (int64_t i = 0; i < n; i += 64) {
-        _mm_prefetch(p + i + 4096, _MM_HINT_T0);
+        _mm_prefetch(p + i + ahead, _MM_HINT_T0);
         sum[i / 64 % 4] = _mm512_add_epi64(sum[i / 64 % 4], _mm512_loadu_si512(p + i));
     }
     alignas(64) uint64_t lanes[8];

@@ -186,7 +186,7 @@ void silu_mul(const uint16_t* gate, const uint16_t* up, int64_t n, uint16_t* out
     }
 }
 
-uint64_t read(const uint8_t* p, int64_t n) {
+uint64_t read(const uint8_t* p, int64_t n, int64_t /*ahead*/) {
     uint64_t sum[8] = {};
     for (int64_t i = 0; i < n; i += 64) {
         uint64_t line[8];
