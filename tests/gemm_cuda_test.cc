@@ -1,60 +1,29 @@
-// The CUDA products against double precision, and their bits. Skipped (77) where there is no Hopper
-// GPU.
+// The CUDA products against double precision, and their bits; gemm_cuda_kernels_test.cc has the
+// tests of single kernels. Skipped (77) where there is no Hopper GPU.
 
 #include <gtest/gtest.h>
 
 #include <array>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <random>
 
-#include "gemm/cuda/built_kernels.h"
-#include "gemm/cuda/jit.h"
 #include "gemm/cuda/plan.h"
 #include "gemm/gemm_cuda.h"
 #include "gemm/quantize.h"
-#include "testing/cuda_case.h"
+#include "testing/cuda_gemm.h"
 
 namespace dsa {
 namespace {
 
 using gemm::cuda::Groups;
-using gemm::cuda::KernelConfig;
 using testing::CudaCase;
+using testing::CudaGemm;
 using testing::CudaShape;
-
-constexpr double kBf16Error = 0.002, kF32Error = 0.0005;
-
-CudaShape dense(int m, int64_t n, int64_t k) {
-    CudaShape s;
-    s.rows = {m};
-    s.n = n;
-    s.k = k;
-    return s;
-}
-
-class CudaGemm : public ::testing::Test {
-  protected:
-    double error(const CudaShape& s, bool f32) {
-        CudaCase test(stream_, s, f32, seed_++);
-        test.poison();
-        test.run(exec_);
-        return test.check();
-    }
-    std::vector<uint8_t> bits(CudaCase& test) {
-        test.poison();
-        test.run(exec_);
-        return test.output();
-    }
-
-    device::Stream stream_;
-    CudaExec exec_ = make_cuda_exec(stream_.handle());
-    uint64_t seed_ = 1;
-};
+using testing::dense;
+using testing::kBf16Error;
+using testing::kF32Error;
 
 TEST_F(CudaGemm, DenseMatchesDouble) {
     for (const int m : {1, 3, 16, 17, 64, 100, 128, 300, 1000, 4096})
@@ -95,79 +64,6 @@ TEST_F(CudaGemm, GroupsMatchDouble) {
                     EXPECT_LE(error(s, f32), f32 ? kF32Error : kBf16Error)
                         << static_cast<int>(groups) << " " << rows.size() << " " << n << " " << k;
                 }
-}
-
-// Whatever kernel is picked, none is wrong.
-TEST_F(CudaGemm, EveryKernelMatchesDouble) {
-    for (const auto& built : gemm::cuda::built_kernels()) {
-        const KernelConfig& c = built.config;
-        CudaShape s;
-        s.groups = c.groups;
-        s.rows = {c.swapped ? c.tile_m - 3 : 333};
-        if (c.groups != Groups::kDense) s.rows.insert(s.rows.end(), {0, c.tile_m, 1, 77});
-        s.n = 8 * 37;
-        s.k = 1024 * c.split_k + 48;
-        CudaCase test(stream_, s, c.f32_out, seed_++);
-        test.poison();
-        run(exec_, {c, 3}, test.problem());
-        EXPECT_LE(test.check(), c.f32_out ? kF32Error : kBf16Error)
-            << c.swapped << " " << c.tile_m << "x" << c.tile_n << " split " << c.split_k;
-    }
-}
-
-// Which block takes which tile changes no bits, and the counter is 0 again.
-class CudaTiles : public CudaGemm, public ::testing::WithParamInterface<KernelConfig> {};
-
-TEST_P(CudaTiles, TakenInAnyOrderGiveEqualBits) {
-    const KernelConfig& c = GetParam();
-    for (const int k : {48, 560}) {
-        CudaShape s;
-        s.groups = c.groups;
-        s.rows = {600};
-        if (c.groups != Groups::kDense) s.rows = {333, 0, c.tile_m, 1, 77, 0};
-        s.n = 6152;  // more tiles than there are blocks
-        s.k = k;
-        CudaCase test(stream_, s, c.f32_out, seed_++);
-        test.poison();
-        run(exec_, {c, 3}, test.problem());
-        EXPECT_LE(test.check(), c.f32_out ? kF32Error : kBf16Error);
-        const std::vector<uint8_t> expected = test.output();
-        for (int repeat = 0; repeat < 3; ++repeat) {
-            test.poison();
-            run(exec_, {.config = c, .band = 3, .dynamic = true}, test.problem());
-            EXPECT_EQ(test.output(), expected);
-            int32_t counter = -1;
-            device::copy_to_host(&counter, exec_.counter, sizeof counter, stream_.handle());
-            EXPECT_EQ(counter, 0);
-        }
-    }
-}
-
-std::vector<KernelConfig> dynamic_kernels() {
-    std::vector<KernelConfig> kernels;
-    for (const auto& built : gemm::cuda::built_kernels())
-        if (built.config.dynamic()) kernels.push_back(built.config);
-    return kernels;
-}
-
-std::string name_of(const ::testing::TestParamInfo<KernelConfig>& kernel) {
-    const KernelConfig& c = kernel.param;
-    constexpr const char* kGroups[] = {"Dense", "Contiguous", "Masked"};
-    return std::string(kGroups[static_cast<int>(c.groups)]) + (c.swapped ? "Swapped" : "") +
-           std::to_string(c.tile_m) + "x" + std::to_string(c.tile_n) + (c.direct ? "Direct" : "") +
-           (c.f32_out ? "F32" : "");
-}
-INSTANTIATE_TEST_SUITE_P(Built, CudaTiles, ::testing::ValuesIn(dynamic_kernels()), name_of);
-
-// What stands between a context and the first product of a shape.
-TEST_F(CudaGemm, KernelsLoadInNoTime) {
-    using Clock = std::chrono::steady_clock;
-    for (const auto& built : gemm::cuda::built_kernels()) {
-        const auto begin = Clock::now();
-        const device::Library library(built.cubin);
-        library.kernel("fp8_gemm", built.config.shared_bytes());
-        EXPECT_LT(std::chrono::duration<double>(Clock::now() - begin).count(), 0.5);
-    }
 }
 
 // Blocks that share k send each other NaNs as they send numbers.
@@ -235,58 +131,6 @@ TEST_F(CudaGemm, FamiliesAgreeWhereKIsWhole) {
     const std::vector<uint8_t> prefill = bits(test);
     exec_.gemm_family = GemmFamily::kDecode;
     EXPECT_EQ(bits(test), prefill);
-}
-
-// Which operand is on the matrix instruction's M side does not change bits.
-TEST_F(CudaGemm, SwappedRolesGiveEqualBits) {
-    CudaShape s;
-    s.groups = Groups::kMasked;
-    s.rows = {100, 37, 128};
-    s.n = 1032;
-    s.k = 2064;
-    CudaCase test(stream_, s, false, 9);
-    std::vector<uint8_t> first;
-    int kernels = 0;
-    for (const auto& built : gemm::cuda::built_kernels()) {
-        if (built.config.groups != Groups::kMasked || built.config.f32_out) continue;
-        test.poison();
-        run(exec_, {built.config, 8}, test.problem());
-        if (first.empty())
-            first = test.output();
-        else
-            EXPECT_EQ(test.output(), first) << built.config.swapped << " " << built.config.tile_m;
-        ++kernels;
-    }
-    EXPECT_GE(kernels, 6);
-}
-
-// Kernels compiled at run time: the family for some requests, against the kernel that was built.
-TEST_F(CudaGemm, CompiledKernelsGiveEqualBits) {
-    if (const std::string why = gemm::cuda::why_no_compiler(); !why.empty()) GTEST_SKIP() << why;
-    std::string folder = (std::filesystem::temp_directory_path() / "dsa_cuda_XXXXXX").string();
-    ASSERT_NE(::mkdtemp(folder.data()), nullptr);
-    ::setenv("XDG_CACHE_HOME", folder.c_str(), 1);
-    for (const auto& [m, n, k] : {std::array{300, 1544, 528}, {77, 2112, 7168}}) {
-        CudaCase test(stream_, dense(m, n, k), true, seed_++);
-        exec_.compile_kernels = false;
-        const std::vector<uint8_t> expected = bits(test);
-        gemm::cuda::PlanRequest request;
-        request.m = m;
-        request.n = n;
-        request.k = k;
-        request.f32_out = true;
-        request.decode_family = m <= 128;
-        request.multiprocessors = exec_.multiprocessors;
-        for (const KernelConfig& c : gemm::cuda::family_for(request)) {
-            test.poison();
-            run(exec_, {c, 3}, test.problem());
-            EXPECT_EQ(test.output(), expected)
-                << c.swapped << " " << c.tile_m << "x" << c.tile_n << " split " << c.split_k;
-        }
-        exec_.compile_kernels = true;
-        EXPECT_EQ(bits(test), expected);
-    }
-    std::filesystem::remove_all(folder);
 }
 
 TEST_F(CudaGemm, RowMajorScalesGiveEqualBits) {
