@@ -107,7 +107,7 @@ TEST_F(CudaJit, NamesTellKernelsApart) {
                 if (groups != Groups::kDense && n != 7168) continue;
                 for (const KernelConfig& c : family_for(r)) {
                     EXPECT_LE(c.shared_bytes(), kSharedBytes);
-                    EXPECT_GE(c.stages(), 3) << c.tile_m << "x" << c.tile_n << " " << c.split_k;
+                    EXPECT_GE(c.stages(), 3) << describe(c);
                     names.insert(kernel_file_name(c));
                     ++kernels;
                 }

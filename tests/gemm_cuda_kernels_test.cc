@@ -37,8 +37,7 @@ TEST_F(CudaGemm, EveryKernelMatchesDouble) {
         CudaCase test(stream_, s, c.f32_out, seed_++);
         test.poison();
         run(exec_, {c, 3}, test.problem());
-        EXPECT_LE(test.check(), c.f32_out ? kF32Error : kBf16Error)
-            << c.swapped << " " << c.tile_m << "x" << c.tile_n << " split " << c.split_k;
+        EXPECT_LE(test.check(), c.f32_out ? kF32Error : kBf16Error) << describe(c);
     }
 }
 
@@ -114,7 +113,7 @@ TEST_F(CudaGemm, SwappedRolesGiveEqualBits) {
         if (first.empty())
             first = test.output();
         else
-            EXPECT_EQ(test.output(), first) << built.config.swapped << " " << built.config.tile_m;
+            EXPECT_EQ(test.output(), first) << describe(built.config);
         ++kernels;
     }
     EXPECT_GE(kernels, 6);
@@ -140,8 +139,7 @@ TEST_F(CudaGemm, CompiledKernelsGiveEqualBits) {
         for (const KernelConfig& c : gemm::cuda::family_for(request)) {
             test.poison();
             run(exec_, {c, 3}, test.problem());
-            EXPECT_EQ(test.output(), expected)
-                << c.swapped << " " << c.tile_m << "x" << c.tile_n << " split " << c.split_k;
+            EXPECT_EQ(test.output(), expected) << describe(c);
         }
         exec_.compile_kernels = true;
         EXPECT_EQ(bits(test), expected);

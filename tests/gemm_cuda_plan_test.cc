@@ -28,7 +28,7 @@ TEST(CudaKernels, FitABlockOfTheDevice) {
     for (const BuiltKernel& built : built_kernels()) {
         const KernelConfig& c = built.config;
         EXPECT_LE(c.shared_bytes(), kSharedBytes);
-        EXPECT_GE(c.stages(), 3) << c.tile_m << "x" << c.tile_n;
+        EXPECT_GE(c.stages(), 3) << describe(c);
         EXPECT_EQ(c.side_m() % (64 * c.math_groups), 0);
         // ELF
         EXPECT_EQ(built.cubin[0], 0x7f);
@@ -75,8 +75,7 @@ TEST(CudaKernels, IssueOrderChangesControlBitsOnly) {
                 EXPECT_EQ(word(&now[i + 16]) >> 32 & 255, low >> 32 & 255);
             }
         }
-        EXPECT_GE(changed, built.config.tile_n / 8)
-            << built.config.tile_m << "x" << built.config.tile_n;
+        EXPECT_GE(changed, built.config.tile_n / 8) << describe(built.config);
         ++ordered;
     }
     EXPECT_GE(ordered, 9);

@@ -178,18 +178,22 @@ Plan choose_plan(const PlanRequest& r, std::span<const BuiltKernel> kernels, boo
     return *std::min_element(plans.begin(), plans.end(), smaller);
 }
 
+std::string describe(const KernelConfig& c) {
+    char text[96];
+    std::snprintf(text, sizeof text, "%s %dx%d%s split %d", c.swapped ? "swapped" : "normal",
+                  c.tile_m, c.tile_n, c.direct ? " direct" : "", c.split_k);
+    return text;
+}
+
 std::string explain(const PlanRequest& r, const Plan& plan) {
-    const KernelConfig& c = plan.config;
     char text[256];
     std::snprintf(text, sizeof text,
-                  "m %lld n %lld k %lld groups %lld: %s %dx%d%s, split %d, %d stages; "
-                  "%.2f waves, "
+                  "m %lld n %lld k %lld groups %lld: %s, %d stages; %.2f waves, "
                   "multiply %.1f us, memory %.1f us: %s bounds%s",
                   static_cast<long long>(r.m), static_cast<long long>(r.n),
                   static_cast<long long>(r.k), static_cast<long long>(r.num_groups),
-                  c.swapped ? "swapped" : "normal", c.tile_m, c.tile_n, c.direct ? " direct" : "",
-                  c.split_k, c.stages(), plan.waves, plan.multiply_us, plan.memory_us,
-                  plan.multiply_us > plan.memory_us ? "multiplying" : "memory",
+                  describe(plan.config).c_str(), plan.config.stages(), plan.waves, plan.multiply_us,
+                  plan.memory_us, plan.multiply_us > plan.memory_us ? "multiplying" : "memory",
                   plan.built ? "" : "; compiled at run time");
     return text;
 }

@@ -46,6 +46,9 @@ std::vector<KernelConfig> family_for(const PlanRequest& r);
 Plan choose_plan(const PlanRequest& r, std::span<const BuiltKernel> kernels,
                  bool may_compile = false);
 
+// The kernel in words: roles of the operands, rows by columns of a tile, blocks that share k.
+std::string describe(const KernelConfig& c);
+
 // One line: the pick, its times and what bounds it.
 std::string explain(const PlanRequest& r, const Plan& plan);
 

@@ -12,6 +12,7 @@
 
 #include "gemm/cuda/built_kernels.h"
 #include "gemm/cuda/launch.h"
+#include "gemm/cuda/plan.h"
 #include "testing/cuda_case.h"
 #include "timing.h"
 
@@ -104,13 +105,6 @@ std::vector<std::string> suite(const std::string& op) {
     return shapes;
 }
 
-std::string name_of(const KernelConfig& c) {
-    char text[160];
-    std::snprintf(text, sizeof text, "%s %dx%d%s split %d", c.swapped ? "swapped" : "normal",
-                  c.tile_m, c.tile_n, c.direct ? " direct" : "", c.split_k);
-    return text;
-}
-
 // Kernels that can run a shape, whatever the plan says.
 std::vector<KernelConfig> candidates(const CudaShape& s, bool f32) {
     std::vector<KernelConfig> all;
@@ -168,7 +162,8 @@ class Bench {
             const auto call = [&] { run(exec_, {c, 8, once, true}, test.problem()); };
             test.poison();
             call();
-            row(text, s, checked(test, text + " " + name_of(c)), call, name_of(c));
+            row(text, s, checked(test, text + " " + gemm::cuda::describe(c)), call,
+                gemm::cuda::describe(c));
         }
     }
 
