@@ -17,8 +17,7 @@ double seconds_since(Clock::time_point start) {
 
 constexpr int64_t kMultiplyRounds = 100'000;
 
-// Prefetch distances in bytes. Which one reads fastest depends on the CPU: none on Zen 3, the far
-// one on Cascade Lake.
+// Prefetch distances in bytes, 0 for none: which one reads faster depends on the CPU.
 constexpr int64_t kReadAhead[] = {0, 4096};
 
 // Operations/s of `peak` on every thread of the pool.

@@ -58,6 +58,14 @@ class NextColumns {
     int64_t size_;
 };
 
+// For the block of k from `k` of `columns` columns from `col`: the blocks before it have asked for
+// their share.
+static inline NextColumns next_columns(const NtTile& t, int64_t size, int64_t columns, int64_t col,
+                                       int64_t k) {
+    const auto* first = static_cast<const uint8_t*>(t.b) + (col * t.ldb + k * columns) * size;
+    return NextColumns(first, t, size, columns);
+}
+
 // As NextColumns, for the kernels whose eight calls of lines() are for one run of blocks of eight
 // columns: each asks for the next run of one of these columns, then of the columns behind them.
 // Faster than NextColumns where columns are long and the hardware prefetches along them (measured

@@ -110,14 +110,12 @@ static inline void multiply_rows(const NtTile& t, int64_t k, int64_t col, const 
 template <class V>
 static inline void int8_columns_first(const NtTile& t) {
     constexpr int64_t kColumns = 2 * V::kLanes;
-    const auto* b = static_cast<const uint8_t*>(t.b);
     Int8Panel<V> panel;
     float a_scale[kTileRows];
     for (int64_t col = 0; col < t.n; col += kColumns)
         for (int64_t k = 0; k < t.k; k += kBlockK) {
             row_scales(t, k, a_scale);
-            const NextColumns next(b + col * t.ldb + k * kColumns, t, 1, kColumns);
-            requantise_panel<V>(t, k, col, next, &panel);
+            requantise_panel<V>(t, k, col, next_columns(t, 1, kColumns, col, k), &panel);
             multiply_rows<V>(t, k, col, panel, a_scale, false);
         }
     store_tile<V>(t, static_cast<const float*>(t.scratch));

@@ -28,6 +28,10 @@ struct Lanes512 {
     template <class Code>
     static constexpr int64_t kRunColumn = 0;
     template <class Code>
+    static constexpr int64_t columns_first_rows(bool /*conflict*/) {
+        return 0;
+    }
+    template <class Code>
     static constexpr int64_t kRaws = sizeof(Code);
 
     static inline __m512 zero() { return _mm512_setzero_ps(); }

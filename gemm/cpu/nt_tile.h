@@ -171,11 +171,9 @@ static inline void nt_many_rows(const NtTile t, float* c, typename V::Element* p
 template <class V, class Code>
 static inline void nt_columns_first(const NtTile t, float* c, typename V::Element* panel) {
     constexpr int64_t kColumns = 2 * V::kLanes;
-    const auto* b = static_cast<const Code*>(t.b);
     for (int64_t col = 0; col < t.n; col += kColumns)
         for (int64_t k = 0; k < t.k; k += kBlockK) {
-            const NextColumns next(b + col * t.ldb + k * kColumns, t, sizeof(Code), kColumns);
-            widen_panel<V, Code>(t, k, col, next, panel);
+            widen_panel<V, Code>(t, k, col, next_columns(t, sizeof(Code), kColumns, col, k), panel);
             multiply_widened<V, Code>(t, k, col, panel, false, c);
         }
     store_tile<V>(t, c);

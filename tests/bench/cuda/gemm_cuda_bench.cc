@@ -162,8 +162,8 @@ class Bench {
             const auto call = [&] { run(exec_, {c, 8, once, true}, test.problem()); };
             test.poison();
             call();
-            row(text, s, checked(test, text + " " + gemm::cuda::describe(c)), call,
-                gemm::cuda::describe(c));
+            const std::string kernel = describe(c);
+            row(text, s, checked(test, text + " " + kernel), call, kernel);
         }
     }
 
