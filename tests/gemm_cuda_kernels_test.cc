@@ -42,7 +42,19 @@ TEST_F(CudaGemm, EveryKernelMatchesDouble) {
 }
 
 // Which block takes which tile changes no bits, and the counter is 0 again.
-class CudaTiles : public CudaGemm, public ::testing::WithParamInterface<KernelConfig> {};
+class CudaTiles : public CudaGemm, public ::testing::WithParamInterface<KernelConfig> {
+  protected:
+    // D of tiles that are taken from a counter which begins at `first`.
+    std::vector<uint8_t> taken(CudaCase& test, int32_t first) {
+        test.poison();
+        device::copy_to_device(exec_.counter, &first, sizeof first, stream_.handle());
+        run(exec_, {.config = GetParam(), .band = 3, .dynamic = true}, test.problem());
+        int32_t counter = -1;
+        device::copy_to_host(&counter, exec_.counter, sizeof counter, stream_.handle());
+        EXPECT_EQ(counter, 0);
+        return test.output();
+    }
+};
 
 TEST_P(CudaTiles, TakenInAnyOrderGiveEqualBits) {
     const KernelConfig& c = GetParam();
@@ -58,14 +70,8 @@ TEST_P(CudaTiles, TakenInAnyOrderGiveEqualBits) {
         run(exec_, {c, 3}, test.problem());
         EXPECT_LE(test.check(), c.f32_out ? kF32Error : kBf16Error);
         const std::vector<uint8_t> expected = test.output();
-        for (int repeat = 0; repeat < 3; ++repeat) {
-            test.poison();
-            run(exec_, {.config = c, .band = 3, .dynamic = true}, test.problem());
-            EXPECT_EQ(test.output(), expected);
-            int32_t counter = -1;
-            device::copy_to_host(&counter, exec_.counter, sizeof counter, stream_.handle());
-            EXPECT_EQ(counter, 0);
-        }
+        for (int repeat = 0; repeat < 3; ++repeat) EXPECT_EQ(taken(test, 0), expected);
+        EXPECT_NE(taken(test, 1), expected);  // nobody takes the first tile
     }
 }
 

@@ -24,6 +24,8 @@ inline constexpr int kBoxBytes = kBoxRows * 128;
 inline constexpr int kFewestStages = 8;  // a launch may leave those behind unused
 inline constexpr int kMostStages = 12;
 inline constexpr int kNextTiles = 16;  // places for a block's next tiles, in turn
+// The loads of a tile are at most a ring ahead of its products, and these two tiles of its stores.
+static_assert(kNextTiles >= kMostStages + 4);
 
 // Arrivals of a warpgroup that give a stage back: one a warp. Compute-sanitizer's racecheck knows
 // no order through a warp's barrier; for it every lane arrives (DSA_CUDA_RACECHECK of the build).

@@ -76,9 +76,9 @@ __device__ void store_columns(const KernelArgs& args, const Work& w, int n,
 #pragma unroll
     for (int wave = 0; wave < c.waves(); ++wave) {
         const auto& total = totals[wave];
-        const int row =
-            w.row + (wave * c.math_groups + group) * 64 + thread / 32 * 16 + thread % 32 / 4;
-        if (w.row + (wave * c.math_groups + group) * 64 >= w.row_end) continue;
+        const int first = w.row + (wave * c.math_groups + group) * 64;
+        if (first >= w.row_end) continue;
+        const int row = first + thread / 32 * 16 + thread % 32 / 4;
 #pragma unroll
         for (int j = 0; j < c.side_n() / 8; j += 4) {
             if (j + 4 <= columns.begin || j >= columns.end) continue;

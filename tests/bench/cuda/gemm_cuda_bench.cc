@@ -29,6 +29,7 @@ struct Options {
     std::string op = "dense";
     std::vector<std::string> shapes;
     bool suite = false, every = false, built_only = false, f32 = false, explain = false;
+    bool clean = false;
     int repeats = 11;
     std::string json;
 };
@@ -125,12 +126,13 @@ class Bench {
           exec_(make_cuda_exec(stream_.handle())),
           library_(dsa_cuda_reference),
           flush_(int64_t{8} << 30),
-          timer_(stream_, [this] { overwrite(); }) {
+          timer_(stream_, [this] { options_.clean ? read_all() : overwrite(); }) {
         exec_.compile_kernels = !o.built_only;
         const device::Properties p = device::properties();
-        std::printf("%s, %d multiprocessors; kernel times by %s, L2 overwritten before each call\n",
+        std::printf("%s, %d multiprocessors; kernel times by %s, 8 GB %s before each call\n",
                     p.name.c_str(), p.multiprocessors,
-                    timer_.has_cupti() ? "CUPTI" : "events (with the launch)");
+                    timer_.has_cupti() ? "CUPTI" : "events (with the launch)",
+                    o.clean ? "read" : "written");
         measure_copy();
         std::printf("%-24s %9s %9s %8s %7s %6s %8s\n", "M,N,K[,groups[,jitter]]", "us", "graph us",
                     "TFLOPS", "GB/s", "limit", "error");
@@ -213,11 +215,20 @@ class Bench {
         void* arguments[] = {&to, &from, &n};
         device::launch(library_.kernel("copy", 0), {1056, 256, 1, 0}, arguments, stream_.handle());
     }
+    // L2 is then full of lines that are to be written back.
     void overwrite() {
         void* p = flush_.data();
         long long n = flush_.size() / 16;
         void* arguments[] = {&p, &n};
         device::launch(library_.kernel("overwrite", 0), {1056, 256, 1, 0}, arguments,
+                       stream_.handle());
+    }
+    // L2 is then full of other data, as it is when a model's weights go by.
+    void read_all() {
+        void* p = flush_.data();
+        long long n = flush_.size() / 16;
+        void* arguments[] = {&p, &n, &p};
+        device::launch(library_.kernel("read_all", 0), {1056, 256, 1, 0}, arguments,
                        stream_.handle());
     }
 
@@ -244,6 +255,8 @@ int run_benchmark(int argc, char** argv) {
     app.add_flag("--explain", o.explain, "why a kernel was picked");
     app.add_flag("--built-only", o.built_only, "compile no kernel at run time");
     app.add_flag("--every", o.every, "also every other built kernel that could run a shape");
+    app.add_flag("--clean", o.clean,
+                 "8 GB are read before each call, not written: L2 has nothing to write back");
     app.add_option("--repeats", o.repeats, "calls, the median counts")->check(CLI::PositiveNumber);
     app.add_option("--json", o.json, "write the results to this file");
     CLI11_PARSE(app, argc, argv);
