@@ -97,9 +97,7 @@ Problem problem_of(Groups groups, int64_t m, const Activations& a, const Weight&
 }
 
 void plan_and_run(CudaExec& exec, const Problem& p, int64_t expected_rows, bool decode_family) {
-    cuda::PlanRequest request{p.groups,  p.m,           p.n,
-                              p.k,       p.num_groups,  expected_rows,
-                              p.f32_out, decode_family, exec.multiprocessors};
+    const cuda::PlanRequest request{p, expected_rows, decode_family, exec.multiprocessors};
     cuda::Plan plan = cuda::choose_plan(request, cuda::built_kernels(), exec.compile_kernels);
     if (!plan.built && !cuda::why_no_compiler().empty())
         plan = cuda::choose_plan(request, cuda::built_kernels());

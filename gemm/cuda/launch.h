@@ -4,16 +4,12 @@
 #include <cstdint>
 
 #include "base/cuda_exec.h"
-#include "gemm/cuda/kernel_config.h"
+#include "gemm/cuda/product_shape.h"
 
 namespace dsa::gemm::cuda {
 
 // A product on the device; pointers are device pointers.
-struct Problem {
-    Groups groups = Groups::kDense;
-    int64_t m = 0;  // rows of A in all; masked: room for each group
-    int64_t n = 0, k = 0;
-    int64_t num_groups = 1;
+struct Problem : ProductShape {
     const void* a = nullptr;  // [m (masked: num_groups * m), k], row stride lda
     int64_t lda = 0;
     const float* a_scale =
@@ -23,7 +19,6 @@ struct Problem {
     const float* b_scale = nullptr;  // [num_groups][ceil(n / 128)][ceil(k / 128)]
     void* d = nullptr;               // rows as those of A, row stride ldd
     int64_t ldd = 0;
-    bool f32_out = false;
     const int32_t* group_rows = nullptr;  // contiguous: offsets [num_groups + 1]; masked: counts
 };
 

@@ -8,16 +8,12 @@
 
 #include "base/cuda_exec.h"
 #include "gemm/cuda/built_kernels.h"
+#include "gemm/cuda/product_shape.h"
 
 namespace dsa::gemm::cuda {
 
-struct PlanRequest {
-    Groups groups = Groups::kDense;
-    int64_t m = 0;  // rows of A in all; masked: room for each group
-    int64_t n = 0, k = 0;
-    int64_t num_groups = 1;
-    int64_t expected_rows = 0;  // of a group; 0: m / num_groups, masked: m
-    bool f32_out = false;
+struct PlanRequest : ProductShape {
+    int64_t expected_rows = 0;   // of a group; 0: m / num_groups, masked: m
     bool decode_family = false;  // dense: the order of sums of up to 128 rows
     int multiprocessors = 132;
 };

@@ -92,11 +92,12 @@ CudaCase::CudaCase(device::Stream& stream, const CudaShape& shape, bool f32_out,
                            stream_.handle());
     stream_.synchronize();
 
-    problem_ = {shape.groups,
-                masked ? shape_.max_m : d_rows_,
-                shape.n,
-                shape.k,
-                groups,
+    problem_ = {{.groups = shape.groups,
+                 .m = masked ? shape_.max_m : d_rows_,
+                 .n = shape.n,
+                 .k = shape.k,
+                 .num_groups = groups,
+                 .f32_out = f32_out},
                 a_.data(),
                 shape.k,
                 a_scale_.as<float>(),
@@ -105,7 +106,6 @@ CudaCase::CudaCase(device::Stream& stream, const CudaShape& shape, bool f32_out,
                 b_scale_.as<float>(),
                 d_.data(),
                 shape.n,
-                f32_out,
                 group_rows_.as<int32_t>()};
     choose_rows();
 }
