@@ -197,6 +197,7 @@ class Bench {
                             {"m", s.total_rows()},
                             {"n", s.n},
                             {"k", s.k},
+                            {"clean", options_.clean},
                             {"us", us},
                             {"graph_us", graph},
                             {"tflops", tflops},
