@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "base/cuda_exec.h"
+#include "gemm/cuda/kernel_config.h"
 #include "gemm/cuda/product_shape.h"
 
 namespace dsa::gemm::cuda {

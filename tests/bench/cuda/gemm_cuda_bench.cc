@@ -126,7 +126,7 @@ class Bench {
           exec_(make_cuda_exec(stream_.handle())),
           library_(dsa_cuda_reference),
           flush_(int64_t{8} << 30),
-          timer_(stream_, [this] { options_.clean ? read_all() : overwrite(); }) {
+          timer_(stream_, [this] { flush(); }) {
         exec_.compile_kernels = !o.built_only;
         const device::Properties p = device::properties();
         std::printf("%s, %d multiprocessors; kernel times by %s, 8 GB %s before each call\n",
@@ -216,21 +216,14 @@ class Bench {
         void* arguments[] = {&to, &from, &n};
         device::launch(library_.kernel("copy", 0), {1056, 256, 1, 0}, arguments, stream_.handle());
     }
-    // L2 is then full of lines that are to be written back.
-    void overwrite() {
+    // Before each call. Written lines are to be written back from L2, read ones are not, as when
+    // the weights of a model go by.
+    void flush() {
         void* p = flush_.data();
         long long n = flush_.size() / 16;
         void* arguments[] = {&p, &n};
-        device::launch(library_.kernel("overwrite", 0), {1056, 256, 1, 0}, arguments,
-                       stream_.handle());
-    }
-    // L2 is then full of other data, as it is when a model's weights go by.
-    void read_all() {
-        void* p = flush_.data();
-        long long n = flush_.size() / 16;
-        void* arguments[] = {&p, &n, &p};
-        device::launch(library_.kernel("read_all", 0), {1056, 256, 1, 0}, arguments,
-                       stream_.handle());
+        const char* const kernel = options_.clean ? "read_all" : "overwrite";
+        device::launch(library_.kernel(kernel, 0), {1056, 256, 1, 0}, arguments, stream_.handle());
     }
 
     Options options_;
