@@ -19,8 +19,8 @@ namespace dsa::gemm::cuda {
 
 // ---- products ----
 
-// The weight's scales of a tile: lane l of each warp holds that of block k_begin + l of k, for up
-// to 32 at a time.
+// The weight's scales of a part of a tile's k: lane l of each warp holds that of the part's block
+// l, for up to 32 at a time.
 template <KernelConfig c>
 class WeightScales {
   public:
@@ -31,11 +31,12 @@ class WeightScales {
 #pragma unroll
         for (int i = 0; i < kCount; ++i) {
             const int block = min(w.col / kBlockK + i, blocks_n - 1);
-            row_[i] =
-                args.b_scale + (static_cast<long long>(w.group) * blocks_n + block) * k_blocks;
+            row_[i] = args.b_scale +
+                      (static_cast<long long>(w.group) * blocks_n + block) * k_blocks +
+                      block_of_k<c>(w, 0);
         }
-        end_ = w.k_end;
-        load(w.k_begin);
+        end_ = w.k_blocks;
+        load(0);
     }
     __device__ void get(int kb, float (&scale)[kCount]) {
         if (kb - first_ >= 32) load(first_ + 32);
@@ -48,7 +49,8 @@ class WeightScales {
         first_ = kb;
         const int mine = kb + static_cast<int>(threadIdx.x % 32);
 #pragma unroll
-        for (int i = 0; i < kCount; ++i) lane_[i] = mine < end_ ? __ldg(row_[i] + mine) : 0.0f;
+        for (int i = 0; i < kCount; ++i)
+            lane_[i] = mine < end_ ? __ldg(row_[i] + mine * c.split_k) : 0.0f;
     }
 
     const float* row_[kCount];
@@ -175,7 +177,7 @@ __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& 
                 scales.load(shared, ring.stage, weights, kb, shift + row * 4);
                 meanwhile();
             }
-            if (wave == kWaves - 1 && kb + 1 < w.k_end) {
+            if (wave == kWaves - 1 && kb + 1 < w.k_blocks) {
                 ptx::barrier_wait(shared.full(next.stage), next.phase);
                 next_scales.load(shared, next.stage, weights, kb + 1, shift + row * 4);
                 x = x0 + next.stage * (c.stage_m_bytes() >> 4);
@@ -195,14 +197,14 @@ __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& 
         scales = next_scales;
     };
     ptx::barrier_wait(shared.full(ring.stage), ring.phase);
-    stage.template operator()<true>(w.k_begin);
-    for (int kb = w.k_begin + 1; kb < w.k_end; ++kb) stage.template operator()<false>(kb);
+    stage.template operator()<true>(0);
+    for (int kb = 1; kb < w.k_blocks; ++kb) stage.template operator()<false>(kb);
 }
 
 // A tile in which this warpgroup has no rows.
 template <KernelConfig c>
 __device__ void skip(const Work& w, Shared<c> shared, Ring<c>& ring) {
-    for (int kb = w.k_begin; kb < w.k_end; ++kb, ring.advance()) {
+    for (int kb = 0; kb < w.k_blocks; ++kb, ring.advance()) {
         ptx::barrier_wait(shared.full(ring.stage), ring.phase);
         release<c>(shared, ring.stage);
     }
@@ -329,13 +331,13 @@ __device__ inline int begin_first(const ptx::TensorMap& a_map, const ptx::Tensor
                                   const KernelArgs& args, int n, int k_blocks, Shared<c> shared,
                                   const Work& w, bool any) {
     static_assert(c.stages() > c.stages_begun());
-    const int begun = any ? min(c.stages_begun(), w.k_end - w.k_begin) : 0;
+    const int begun = any ? min(c.stages_begun(), w.k_blocks) : 0;
     if (ptx::elect_lane()) {
         for (int i = 0; i < c.stages_begun(); ++i) ptx::barrier_init(shared.full(i), 1);
         ptx::fence_barrier_init();
         const TileLoads<c> loads(a_map, b_map, args, n, k_blocks, w);
 #pragma unroll 1
-        for (int i = 0; i < begun; ++i) loads.load(shared, i, w.k_begin + i);
+        for (int i = 0; i < begun; ++i) loads.load(shared, i, block_of_k<c>(w, i));
     }
     __syncwarp();
     return begun;

@@ -83,28 +83,28 @@ __device__ void produce(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map
     ring.stage = begun;
     int number = static_cast<int>(blockIdx.x);  // of the block's tile `tile` among all
     int tile = 0;
-    for (int kb = w.k_begin + begun; any; kb = w.k_begin) {
+    for (int kb = begun; any; kb = 0) {
         const TileLoads<c> loads(a_map, b_map, args, n, k_blocks, w);
         const auto load_until = [&](int end) {
             for (; kb < end; ++kb, ring.advance()) {
                 ptx::barrier_wait(shared.empty(ring.stage), ring.phase ^ 1);
-                loads.load(shared, ring.stage, kb);
+                loads.load(shared, ring.stage, block_of_k<c>(w, kb));
             }
         };
         if constexpr (c.dynamic()) {
             // Late, or in turn while the ring is full. The number is on its way for one stage.
             const int tell_at =
-                schedule.takes() ? w.k_end - 1 : min(w.k_begin + ring.stages, w.k_end - 1);
+                schedule.takes() ? w.k_blocks - 1 : min(ring.stages, w.k_blocks - 1);
             load_until(tell_at - 1);
             number = schedule.take_after(number);
             load_until(tell_at);
             Work next;
             any = schedule.find(number, next);
             tell_next<c>(shared, tile++, any, next);
-            load_until(w.k_end);
+            load_until(w.k_blocks);
             w = next;
         } else {
-            load_until(w.k_end);
+            load_until(w.k_blocks);
             any = schedule.next(w);
         }
     }

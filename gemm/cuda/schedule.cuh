@@ -7,14 +7,22 @@
 
 namespace dsa::gemm::cuda {
 
-// Part of a tile's k: blocks of 128 of k, [k_begin, k_end).
+// A tile, or the part of its k that one of the blocks that share it has.
 struct Work {
     int group;
-    int row;      // first row of A and D
-    int row_end;  // of the group
-    int col;      // first column of D within the group
-    int k_begin, k_end;
+    int row;       // first row of A and D
+    int row_end;   // of the group
+    int col;       // first column of D within the group
+    int part;      // of k
+    int k_blocks;  // of 128 of k, in this part
 };
+
+// Which of k's blocks of 128 is block kb of the part. The parts take them in turn: memory is then
+// read in pieces that are split_k times longer, by blocks that run at the same time.
+template <KernelConfig c>
+__device__ inline int block_of_k(const Work& w, int kb) {
+    return c.split_k > 1 ? w.part + kb * c.split_k : kb;
+}
 
 // Tiles in order: group after group; within one, bands of `band` tiles along m, inside a band m
 // fastest, so that blocks that run at the same time share operands in L2. They go to the clusters
@@ -40,7 +48,7 @@ class Schedule {
 
     __device__ bool next(Work& w) {
         if (next_ >= tiles_) return false;
-        locate(next_, w, k_blocks_ * part_ / c.split_k, k_blocks_ * (part_ + 1) / c.split_k);
+        locate(next_, w);
         next_ = c.split_k > 1 ? tiles_ : next_ + step_;  // a cluster that shares k has one tile
         return true;
     }
@@ -58,16 +66,16 @@ class Schedule {
     // False if there are not so many tiles.
     __device__ bool find(int tile, Work& w) const {
         if (tile >= tiles_) return false;
-        locate(tile, w, 0, k_blocks_);
+        locate(tile, w);
         return true;
     }
 
     __device__ static int tiles_m(int rows) { return (rows + c.tile_m - 1) / c.tile_m; }
 
   private:
-    __device__ void locate(int tile, Work& w, int k_begin, int k_end) const {
-        w.k_begin = k_begin;
-        w.k_end = k_end;
+    __device__ void locate(int tile, Work& w) const {
+        w.part = part_;
+        w.k_blocks = (k_blocks_ - part_ + c.split_k - 1) / c.split_k;
         w.group = 0;
         int row0 = 0, rows = a_.m;
         if (c.groups != Groups::kDense) {

@@ -225,7 +225,7 @@ __device__ inline u32 slot(Shared<c> shared, int from, int owner, int j, int gro
     return shared.staging(group) + (place * kWarpgroup + thread) * 16;
 }
 
-// total of this block's own columns += those of the others, in ascending order of k.
+// total of this block's own columns += those of the others, in the order of the parts.
 template <KernelConfig c>
 __device__ void add_parts(float (&total)[c.side_n() / 2], Shared<c> shared, int part, int group,
                           int thread) {
