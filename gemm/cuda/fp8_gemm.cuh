@@ -31,11 +31,11 @@ class WeightScales {
 #pragma unroll
         for (int i = 0; i < kCount; ++i) {
             const int block = min(w.col / kBlockK + i, blocks_n - 1);
-            row_[i] = args.b_scale +
-                      (static_cast<long long>(w.group) * blocks_n + block) * k_blocks +
-                      block_of_k<c>(w, 0);
+            row_[i] =
+                args.b_scale + (static_cast<long long>(w.group) * blocks_n + block) * k_blocks;
         }
-        end_ = w.k_blocks;
+        part_ = w.part;
+        end_ = w.part_blocks;
         load(0);
     }
     __device__ void get(int kb, float (&scale)[kCount]) {
@@ -50,12 +50,12 @@ class WeightScales {
         const int mine = kb + static_cast<int>(threadIdx.x % 32);
 #pragma unroll
         for (int i = 0; i < kCount; ++i)
-            lane_[i] = mine < end_ ? __ldg(row_[i] + mine * c.split_k) : 0.0f;
+            lane_[i] = mine < end_ ? __ldg(row_[i] + block_of_k<c>(part_, mine)) : 0.0f;
     }
 
     const float* row_[kCount];
     float lane_[kCount];
-    int first_, end_;
+    int part_, first_, end_;
 };
 
 // This warp has read a stage: tells the producer.
@@ -177,7 +177,7 @@ __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& 
                 scales.load(shared, ring.stage, weights, kb, shift + row * 4);
                 meanwhile();
             }
-            if (wave == kWaves - 1 && kb + 1 < w.k_blocks) {
+            if (wave == kWaves - 1 && kb + 1 < w.part_blocks) {
                 ptx::barrier_wait(shared.full(next.stage), next.phase);
                 next_scales.load(shared, next.stage, weights, kb + 1, shift + row * 4);
                 x = x0 + next.stage * (c.stage_m_bytes() >> 4);
@@ -198,13 +198,13 @@ __device__ void multiply(float (&total)[c.waves()][c.side_n() / 2], const Work& 
     };
     ptx::barrier_wait(shared.full(ring.stage), ring.phase);
     stage.template operator()<true>(0);
-    for (int kb = 1; kb < w.k_blocks; ++kb) stage.template operator()<false>(kb);
+    for (int kb = 1; kb < w.part_blocks; ++kb) stage.template operator()<false>(kb);
 }
 
 // A tile in which this warpgroup has no rows.
 template <KernelConfig c>
 __device__ void skip(const Work& w, Shared<c> shared, Ring<c>& ring) {
-    for (int kb = 0; kb < w.k_blocks; ++kb, ring.advance()) {
+    for (int kb = 0; kb < w.part_blocks; ++kb, ring.advance()) {
         ptx::barrier_wait(shared.full(ring.stage), ring.phase);
         release<c>(shared, ring.stage);
     }
@@ -331,13 +331,13 @@ __device__ inline int begin_first(const ptx::TensorMap& a_map, const ptx::Tensor
                                   const KernelArgs& args, int n, int k_blocks, Shared<c> shared,
                                   const Work& w, bool any) {
     static_assert(c.stages() > c.stages_begun());
-    const int begun = any ? min(c.stages_begun(), w.k_blocks) : 0;
+    const int begun = any ? min(c.stages_begun(), w.part_blocks) : 0;
     if (ptx::elect_lane()) {
         for (int i = 0; i < c.stages_begun(); ++i) ptx::barrier_init(shared.full(i), 1);
         ptx::fence_barrier_init();
         const TileLoads<c> loads(a_map, b_map, args, n, k_blocks, w);
 #pragma unroll 1
-        for (int i = 0; i < begun; ++i) loads.load(shared, i, block_of_k<c>(w, i));
+        for (int i = 0; i < begun; ++i) loads.load(shared, i, block_of_k<c>(w.part, i));
     }
     __syncwarp();
     return begun;

@@ -88,23 +88,23 @@ __device__ void produce(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map
         const auto load_until = [&](int end) {
             for (; kb < end; ++kb, ring.advance()) {
                 ptx::barrier_wait(shared.empty(ring.stage), ring.phase ^ 1);
-                loads.load(shared, ring.stage, block_of_k<c>(w, kb));
+                loads.load(shared, ring.stage, block_of_k<c>(w.part, kb));
             }
         };
         if constexpr (c.dynamic()) {
             // Late, or in turn while the ring is full. The number is on its way for one stage.
             const int tell_at =
-                schedule.takes() ? w.k_blocks - 1 : min(ring.stages, w.k_blocks - 1);
+                schedule.takes() ? w.part_blocks - 1 : min(ring.stages, w.part_blocks - 1);
             load_until(tell_at - 1);
             number = schedule.take_after(number);
             load_until(tell_at);
             Work next;
             any = schedule.find(number, next);
             tell_next<c>(shared, tile++, any, next);
-            load_until(w.k_blocks);
+            load_until(w.part_blocks);
             w = next;
         } else {
-            load_until(w.k_blocks);
+            load_until(w.part_blocks);
             any = schedule.next(w);
         }
     }

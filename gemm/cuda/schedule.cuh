@@ -10,18 +10,18 @@ namespace dsa::gemm::cuda {
 // A tile, or the part of its k that one of the blocks that share it has.
 struct Work {
     int group;
-    int row;       // first row of A and D
-    int row_end;   // of the group
-    int col;       // first column of D within the group
-    int part;      // of k
-    int k_blocks;  // of 128 of k, in this part
+    int row;          // first row of A and D
+    int row_end;      // of the group
+    int col;          // first column of D within the group
+    int part;         // of k
+    int part_blocks;  // of 128 of k, that this part has
 };
 
-// Which of k's blocks of 128 is block kb of the part. The parts take them in turn: memory is then
+// Which of k's blocks of 128 is block kb of a part. The parts take them in turn: memory is then
 // read in pieces that are split_k times longer, by blocks that run at the same time.
 template <KernelConfig c>
-__device__ inline int block_of_k(const Work& w, int kb) {
-    return c.split_k > 1 ? w.part + kb * c.split_k : kb;
+__device__ inline int block_of_k(int part, int kb) {
+    return c.split_k > 1 ? part + kb * c.split_k : kb;
 }
 
 // Tiles in order: group after group; within one, bands of `band` tiles along m, inside a band m
@@ -75,7 +75,7 @@ class Schedule {
   private:
     __device__ void locate(int tile, Work& w) const {
         w.part = part_;
-        w.k_blocks = (k_blocks_ - part_ + c.split_k - 1) / c.split_k;
+        w.part_blocks = (k_blocks_ - part_ + c.split_k - 1) / c.split_k;
         w.group = 0;
         int row0 = 0, rows = a_.m;
         if (c.groups != Groups::kDense) {
