@@ -137,6 +137,16 @@ struct Int8Vnni : Lanes512 {
         }
     }
 
+    // one_row() moves signs from codes to the row, and -128 has no opposite.
+    static inline bool one_row_serves(const NtTile& t) {
+        const auto* a = static_cast<const uint8_t*>(t.a);
+        __m512i least = _mm512_set1_epi8(-1);
+        for (int64_t k = 0; k < t.k; k += kBlockK, a += t.a_block_stride)
+            least = _mm512_min_epu8(
+                least, _mm512_min_epu8(_mm512_loadu_si512(a), _mm512_loadu_si512(a + 64)));
+        return _mm512_testn_epi8_mask(least, least) == 0;  // stored + 128
+    }
+
     // 16 columns of one row at a time, straight from B.
     static inline void one_row(const NtTile& t) {
         for (int64_t col = 0; col < t.n; col += 32) {
