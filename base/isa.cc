@@ -74,6 +74,14 @@ bool cpu_has_vnni() {
 #endif
 }
 
+bool cpu_prefers_l2_prefetches() {
+#if defined(__x86_64__)
+    return cpu_has(Isa::kAvx512) && __builtin_cpu_is("amdfam19h");
+#else
+    return false;
+#endif
+}
+
 Isa resolve_isa(std::string_view name) {
     const char* source = "isa";
     if (name.empty()) {

@@ -41,6 +41,8 @@ struct V : Lanes256 {
     template <class Code>
     static constexpr int64_t kLongColumn = sizeof(Code) == 1 ? 512 : 1536;
     template <class Code>
+    static constexpr int kBlocksOfOneRow = 4;
+    template <class Code>
     static constexpr int64_t kRunColumn = sizeof(Code) == 1 ? 4096 : 1536;
     template <class Code>
     static constexpr int64_t kRaws = 2;
@@ -146,13 +148,17 @@ void nn(const NnTile& t) {
 
 uint64_t read(const uint8_t* p, int64_t n, int64_t ahead) {
     __m256i sum[4] = {};
-    for (int64_t i = 0; i < n; i += 64) {
-        _mm_prefetch(p + i + ahead, _MM_HINT_T0);
+    const auto add = [&](int64_t i, __m256i* to) {
+        if (ahead > 0) _mm_prefetch(p + i + ahead, _MM_HINT_T0);
         for (int j = 0; j < 2; ++j)
-            sum[(i / 32 + j) % 4] = _mm256_add_epi64(
-                sum[(i / 32 + j) % 4],
-                _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i + 32 * j)));
-    }
+            to[j] = _mm256_add_epi64(
+                to[j], _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i + 32 * j)));
+    };
+    int64_t i = 0;
+    for (; i + 256 <= n; i += 256)
+#pragma GCC unroll 4
+        for (int64_t j = 0; j < 4; ++j) add(i + 64 * j, sum + j % 2 * 2);
+    for (; i < n; i += 64) add(i, sum);
     alignas(32) uint64_t lanes[4];
     _mm256_store_si256(
         reinterpret_cast<__m256i*>(lanes),

@@ -22,6 +22,8 @@ struct V : Lanes512 {
     static constexpr int kStepK = 1;
     static constexpr int kRows = 12;
     static constexpr int kFewRows = 4;
+    template <class Code>
+    static constexpr int kBlocksOfOneRow = 2;
 
     static inline State load_state() { return {}; }
     static inline Vec load(const float* p) { return _mm512_loadu_ps(p); }

@@ -24,7 +24,7 @@ struct Lanes512 {
         return sizeof(Code) == 1 ? k >= 2048 : m > 4;
     }
     template <class Code>
-    static constexpr int64_t kLongColumn = sizeof(Code) == 1 ? 512 : 4096;
+    static constexpr int64_t kLongColumn = 512;
     template <class Code>
     static constexpr int64_t kRunColumn = 0;
     template <class Code>

@@ -5,8 +5,8 @@
 //                                load_sum(p), store_sum(p, v), fma(a, b, c)
 //   Vec, Element, kStepK         kStepK values of k for each lane; type of a widened value
 //   kRows                        rows of A that meet 2 * kLanes columns of B in registers
-//   kLongColumn<Code>            values of k from which on a single row reads a column by four
-//                                blocks at a time (measured)
+//   kLongColumn<Code>            values of k from which on a single row reads kLanes columns by
+//   kBlocksOfOneRow<Code>        blocks at a time, 1, 2 or 4 (measured)
 //   kRunColumn<Code>             values of k from which on it prefetches as NextRun (columns.h)
 //                                instead of NextColumns (measured); 0: never
 //   kLoopRows, multiply<kRows>(a, b, num_k, acc)   rows from which on it has its own loop of

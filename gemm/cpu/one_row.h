@@ -1,8 +1,8 @@
 #pragma once
 // One row of A straight from B (decode): each weight is widened once, in registers. Blocks of 128
-// of k are chains of their own until they are added to the total, so four chains run side by side:
-// of four blocks where columns are long, and memory sees long ascending runs; of four groups of
-// columns where they are short. The order of operations is that of many rows. V as in nt_tile.h.
+// of k are chains of their own until they are added to the total, so several chains run side by
+// side: of several blocks where columns are long, and memory sees long ascending runs; of four groups
+// of columns where they are short. The order of operations is that of many rows. V as in nt_tile.h.
 // Everything is static inline: internal to the ISA file.
 
 #include <cstdint>
@@ -87,14 +87,12 @@ static inline void one_row_columns(const NtTile& t, int64_t col, typename V::Sum
 #pragma GCC unroll 4
     for (int g = 0; g < kGroups; ++g) total[g] = V::zero();
     int64_t k = 0;
-    if constexpr (kBlocks > 1) {
+    if constexpr (kBlocks > 1)
         for (; k + kBlocks * kBlockK <= t.k; k += kBlocks * kBlockK)
             add_blocks<V, Code, kGroups, kBlocks>(t, state, next, col, offset, k, total);
-        if (k + 2 * kBlockK <= t.k) {
+    if constexpr (kBlocks > 2)
+        for (; k + 2 * kBlockK <= t.k; k += 2 * kBlockK)
             add_blocks<V, Code, kGroups, 2>(t, state, next, col, offset, k, total);
-            k += 2 * kBlockK;
-        }
-    }
     for (; k < t.k; k += kBlockK)
         add_blocks<V, Code, kGroups, 1>(t, state, next, col, offset, k, total);
 }
@@ -105,6 +103,7 @@ static inline void nt_one_row(const NtTile& t) {
     constexpr int64_t kRun = V::template kRunColumn<Code>;
     if constexpr (kRun > 0 && std::is_same_v<Next, NextColumns>)
         if (t.k >= kRun) return nt_one_row<V, Code, NextRun>(t);
+    constexpr int kBlocks = V::template kBlocksOfOneRow<Code>;
     typename V::Sum sum[4];
     int64_t col = 0;
     if (t.k < V::template kLongColumn<Code>)
@@ -114,10 +113,10 @@ static inline void nt_one_row(const NtTile& t) {
             store_sums<V>(t, 0, col + kPair, sum[2], sum[3]);
         }
     for (; col < t.n; col += kPair) {
-        one_row_columns<V, Code, 1, 4, Next>(t, col, sum);
+        one_row_columns<V, Code, 1, kBlocks, Next>(t, col, sum);
         sum[1] = V::zero();
         if (col + V::kLanes < t.n)
-            one_row_columns<V, Code, 1, 4, Next>(t, col + V::kLanes, sum + 1);
+            one_row_columns<V, Code, 1, kBlocks, Next>(t, col + V::kLanes, sum + 1);
         store_sums<V>(t, 0, col, sum[0], sum[1]);
     }
 }

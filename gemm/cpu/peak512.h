@@ -10,10 +10,15 @@ namespace dsa::gemm::cpu {
 // Reads every line; n a multiple of 64. The result depends on all bytes.
 static inline uint64_t read_lines(const uint8_t* p, int64_t n, int64_t ahead) {
     __m512i sum[4] = {};
-    for (int64_t i = 0; i < n; i += 64) {
-        _mm_prefetch(p + i + ahead, _MM_HINT_T0);
-        sum[i / 64 % 4] = _mm512_add_epi64(sum[i / 64 % 4], _mm512_loadu_si512(p + i));
-    }
+    const auto add = [&](int64_t i, __m512i* to) {
+        if (ahead > 0) _mm_prefetch(p + i + ahead, _MM_HINT_T0);
+        *to = _mm512_add_epi64(*to, _mm512_loadu_si512(p + i));
+    };
+    int64_t i = 0;
+    for (; i + 256 <= n; i += 256)
+#pragma GCC unroll 4
+        for (int64_t j = 0; j < 4; ++j) add(i + 64 * j, sum + j);
+    for (; i < n; i += 64) add(i, sum);
     alignas(64) uint64_t lanes[8];
     _mm512_store_si512(lanes, _mm512_add_epi64(_mm512_add_epi64(sum[0], sum[1]),
                                                _mm512_add_epi64(sum[2], sum[3])));
