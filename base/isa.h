@@ -18,8 +18,8 @@ const std::vector<Isa>& supported_isas();
 // Whether the CPU has AVX-512 VNNI: the int8 products of kAvx512 use it where it is there.
 bool cpu_has_vnni();
 
-// Whether prefetches of what is read much later should ask for L2 instead of L1 (measured): true for
-// Zen 4, where memory then serves twice as much.
+// Whether prefetches of what is read much later should ask for L2 instead of L1 (measured): true
+// for Zen 4, where memory then serves twice as much.
 bool cpu_prefers_l2_prefetches();
 
 // The ISA to use: `name` if not empty, else the environment's DSA_ISA if set, else the best one.

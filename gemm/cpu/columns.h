@@ -33,8 +33,8 @@ static inline bool columns_conflict(const NtTile& t, int64_t size) {
 // For functions that do nothing but prefetch: a call of one counts for g++ as one without effect.
 #define DSA_PREFETCHING __attribute__((always_inline)) inline
 
-// `count` lines from p, into L2 or L1. Two instructions at least take turns: the prefetcher of Zen 4
-// goes by the distance between the addresses of one instruction, and further ahead where that is
+// `count` lines from p, into L2 or L1. Two instructions at least take turns: the prefetcher of Zen
+// 4 goes by the distance between the addresses of one instruction, and further ahead where that is
 // more than a line (measured: 28 instead of 18 GB/s).
 DSA_PREFETCHING static void prefetch_lines(const uint8_t* p, int64_t count, bool into_l2) {
     if (into_l2) {

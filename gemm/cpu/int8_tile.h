@@ -86,10 +86,6 @@ __attribute__((noinline)) static void requantise_panel(const NtTile& t, int64_t 
         V::store_sum(unit, V::mul(V::load_sum(unit), V::set1(scale)));
 }
 
-static inline void row_scales(const NtTile& t, int64_t k, float* scale) {
-    for (int64_t i = 0; i < t.m; ++i) scale[i] = row_scale(t, i, k);
-}
-
 // Adds the block of k from `k` to the sums of all rows and the panel's columns, from `col`.
 template <class V>
 static inline void multiply_rows(const NtTile& t, int64_t k, int64_t col, const Int8Panel<V>& panel,

@@ -30,7 +30,7 @@ struct NtTile {
     void* d;  // bf16 or f32
     int64_t ldd;
     bool d_is_f32;
-    void* scratch;  // kNtScratchBytes: sums and a widened panel of B
+    void* scratch;          // kNtScratchBytes: sums and a widened panel of B
     bool prefetch_into_l2;  // what is read much later; false: into L1
 };
 inline constexpr int64_t kNtScratchBytes = (kTileRows * kTileColumns + kColumnStep * kBlockK) * 4;

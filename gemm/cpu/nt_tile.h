@@ -135,17 +135,23 @@ static inline void store_tile(const NtTile tile, const float* c) {
             store_sums<V>(tile, row, col, V::load_sum(c), V::load_sum(c + V::kLanes));
 }
 
+// Of the rows' block of k from `k`.
+static inline void row_scales(const NtTile& t, int64_t k, float* scale) {
+    for (int64_t i = 0; i < t.m; ++i) scale[i] = row_scale(t, i, k);
+}
+
 // Adds the block of k from `k` to the sums of all rows and the widened panel's columns, from `col`.
 template <class V, class Code>
 static inline void multiply_widened(const NtTile& t, int64_t k, int64_t col,
-                                    const typename V::Element* panel, bool rows_change, float* c) {
+                                    const typename V::Element* panel, const float* a_scale,
+                                    bool rows_change, float* c) {
     const auto* a = static_cast<const typename V::Element*>(t.a) + k / kBlockK * t.a_block_stride;
     constexpr int64_t kColumns = 2 * V::kLanes;
     const int64_t step_rows = panel_rows<V>(t.m);
     const int64_t num_k = loaded_k<V>(t.k - k);
+    const float b_scale = column_scale<V, Code>(t, col, k);
     float scale[kTileRows];
-    for (int64_t i = 0; i < t.m; ++i)
-        scale[i] = row_scale(t, i, k) * column_scale<V, Code>(t, col, k);
+    for (int64_t i = 0; i < t.m; ++i) scale[i] = a_scale[i] * b_scale;
     float* sums = c + col * t.m;
     for (int64_t row = 0; row < t.m; row += step_rows) {
         const int64_t rows = min_of(step_rows, t.m - row);
@@ -158,12 +164,15 @@ static inline void multiply_widened(const NtTile& t, int64_t k, int64_t col,
 template <class V, class Code>
 static inline void nt_many_rows(const NtTile t, float* c, typename V::Element* panel) {
     constexpr int64_t kColumns = 2 * V::kLanes;
-    for (int64_t k = 0; k < t.k; k += kBlockK)
+    float a_scale[kTileRows];
+    for (int64_t k = 0; k < t.k; k += kBlockK) {
+        row_scales(t, k, a_scale);
         for (int64_t col = 0; col < t.n; col += kColumns) {
             widen_panel<V, Code>(t, k, col, NextPanel<sizeof(Code)>(t, k, col), panel);
-            multiply_widened<V, Code>(t, k, col, panel, col + kColumns >= t.n && k + kBlockK < t.k,
-                                      c);
+            multiply_widened<V, Code>(t, k, col, panel, a_scale,
+                                      col + kColumns >= t.n && k + kBlockK < t.k, c);
         }
+    }
     store_tile<V>(t, c);
 }
 
@@ -171,10 +180,12 @@ static inline void nt_many_rows(const NtTile t, float* c, typename V::Element* p
 template <class V, class Code>
 static inline void nt_columns_first(const NtTile t, float* c, typename V::Element* panel) {
     constexpr int64_t kColumns = 2 * V::kLanes;
+    float a_scale[kTileRows];
     for (int64_t col = 0; col < t.n; col += kColumns)
         for (int64_t k = 0; k < t.k; k += kBlockK) {
+            row_scales(t, k, a_scale);
             widen_panel<V, Code>(t, k, col, next_columns(t, sizeof(Code), kColumns, col, k), panel);
-            multiply_widened<V, Code>(t, k, col, panel, false, c);
+            multiply_widened<V, Code>(t, k, col, panel, a_scale, false, c);
         }
     store_tile<V>(t, c);
 }

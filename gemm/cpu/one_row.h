@@ -1,9 +1,9 @@
 #pragma once
 // One row of A straight from B (decode): each weight is widened once, in registers. Blocks of 128
 // of k are chains of their own until they are added to the total, so several chains run side by
-// side: of several blocks where columns are long, and memory sees long ascending runs; of four groups
-// of columns where they are short. The order of operations is that of many rows. V as in nt_tile.h.
-// Everything is static inline: internal to the ISA file.
+// side: of several blocks where columns are long, and memory sees long ascending runs; of four
+// groups of columns where they are short. The order of operations is that of many rows. V as in
+// nt_tile.h. Everything is static inline: internal to the ISA file.
 
 #include <cstdint>
 #include <type_traits>
