@@ -50,13 +50,13 @@ DSA_PREFETCHING static void prefetch_lines(const uint8_t* p, int64_t count, bool
 // memory, in order of addresses, as far ahead as the columns in use are long. Those columns lie
 // side by side in memory, so the lines of the next ones have arrived when they are needed, and
 // memory sees one ascending run. Most have left L1 for L2 by then, yet asking for L1 is faster on
-// Zen 5, and half as fast on Zen 4 (measured).
+// Zen 5, and half as fast on Zen 4 (measured). kSize bytes a value.
+template <int64_t kSize>
 class NextColumns {
   public:
     // `columns` columns from `first` on are in use.
-    NextColumns(const void* first, const NtTile& t, int64_t size, int64_t columns)
-        : next_(static_cast<const uint8_t*>(first) + columns * t.ldb * size),
-          size_(size),
+    NextColumns(const void* first, const NtTile& t, int64_t columns)
+        : next_(static_cast<const uint8_t*>(first) + columns * t.ldb * kSize),
           into_l2_(t.prefetch_into_l2) {}
 
     // The next `count` lines. A few at a time among other work: a long run of prefetches stops the
@@ -67,33 +67,34 @@ class NextColumns {
         next_ += 64 * count;
     }
     // As NextPanel's, which is called twice for each column of two lines.
-    DSA_PREFETCHING void column() { lines(size_); }
+    DSA_PREFETCHING void column() { lines(kSize); }
 
   private:
     const uint8_t* next_;
-    int64_t size_;
     bool into_l2_;
 };
 
 // For the block of k from `k` of `columns` columns from `col`: the blocks before it have asked for
 // their share.
-static inline NextColumns next_columns(const NtTile& t, int64_t size, int64_t columns, int64_t col,
-                                       int64_t k) {
-    const auto* first = static_cast<const uint8_t*>(t.b) + (col * t.ldb + k * columns) * size;
-    return NextColumns(first, t, size, columns);
+template <int64_t kSize>
+static inline NextColumns<kSize> next_columns(const NtTile& t, int64_t columns, int64_t col,
+                                              int64_t k) {
+    const auto* first = static_cast<const uint8_t*>(t.b) + (col * t.ldb + k * columns) * kSize;
+    return NextColumns<kSize>(first, t, columns);
 }
 
 // As NextColumns, for the kernels whose eight calls of lines() are for one run of blocks of eight
 // columns: each asks for the next run of one of these columns, then of the columns behind them.
 // Faster than NextColumns where columns are long and the hardware prefetches along them (measured
 // on Zen 3).
+template <int64_t kSize>
 class NextRun {
   public:
-    NextRun(const void* first, const NtTile& t, int64_t size, int64_t columns)
-        : next_(static_cast<const uint8_t*>(first) + 4 * kBlockK * size),
-          end_(static_cast<const uint8_t*>(first) + t.k * size),
-          behind_((columns * t.ldb - t.k) * size),
-          stride_(t.ldb * size),
+    NextRun(const void* first, const NtTile& t, int64_t columns)
+        : next_(static_cast<const uint8_t*>(first) + 4 * kBlockK * kSize),
+          end_(static_cast<const uint8_t*>(first) + t.k * kSize),
+          behind_((columns * t.ldb - t.k) * kSize),
+          stride_(t.ldb * kSize),
           columns_(columns),
           into_l2_(t.prefetch_into_l2) {}
 

@@ -25,7 +25,7 @@ static inline void few_rows_columns(const NtTile& t, int64_t col, float* total) 
     constexpr auto kBytes = static_cast<int64_t>(sizeof(Code));
     const typename V::State state = V::load_state();
     const Code* b = static_cast<const Code*>(t.b);
-    NextColumns next(b + col * t.ldb, t, kBytes, kGroups * V::kLanes);
+    NextColumns<kBytes> next(b + col * t.ldb, t, kGroups * V::kLanes);
     int64_t offset[kGroups * V::kLanes];
     for (int g = 0; g < kGroups; ++g)
         column_offsets<V>(t, col + g * V::kLanes, offset + g * V::kLanes);

@@ -112,7 +112,7 @@ static inline void int8_columns_first(const NtTile& t) {
     for (int64_t col = 0; col < t.n; col += kColumns)
         for (int64_t k = 0; k < t.k; k += kBlockK) {
             row_scales(t, k, a_scale);
-            requantise_panel<V>(t, k, col, next_columns(t, 1, kColumns, col, k), &panel);
+            requantise_panel<V>(t, k, col, next_columns<1>(t, kColumns, col, k), &panel);
             multiply_rows<V>(t, k, col, panel, a_scale, false);
         }
     store_tile<V>(t, static_cast<const float*>(t.scratch));

@@ -159,7 +159,7 @@ struct Int8Vnni : Lanes512 {
     // A block's sums of 16 columns with these largest codes.
     template <class Codes>
     static inline __m512i one_row_block(const Codes& codes, const int32_t* top, const uint8_t* a,
-                                        NextColumns& next) {
+                                        NextColumns<1>& next) {
         const __m512i sign = _mm512_set1_epi8(-128);
         const __m512i row[2] = {_mm512_xor_si512(_mm512_loadu_si512(a), sign),
                                 _mm512_xor_si512(_mm512_loadu_si512(a + 64), sign)};
@@ -184,7 +184,7 @@ struct Int8Vnni : Lanes512 {
         int64_t offset[16];
         column_offsets<Int8Vnni>(t, col, offset);
         __m512 total = zero();
-        NextColumns next(b + col * t.ldb, t, 1, kLanes);
+        NextColumns<1> next(b + col * t.ldb, t, kLanes);
         __m512i tops = largest(b, offset, t.k);
         for (int64_t k = 0; k < t.k; k += kBlockK, b += kBlockK, a += t.a_block_stride) {
             alignas(64) int32_t top[16];

@@ -184,7 +184,7 @@ static inline void nt_columns_first(const NtTile t, float* c, typename V::Elemen
     for (int64_t col = 0; col < t.n; col += kColumns)
         for (int64_t k = 0; k < t.k; k += kBlockK) {
             row_scales(t, k, a_scale);
-            widen_panel<V, Code>(t, k, col, next_columns(t, sizeof(Code), kColumns, col, k), panel);
+            widen_panel<V, Code>(t, k, col, next_columns<sizeof(Code)>(t, kColumns, col, k), panel);
             multiply_widened<V, Code>(t, k, col, panel, a_scale, false, c);
         }
     store_tile<V>(t, c);

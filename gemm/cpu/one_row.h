@@ -80,7 +80,7 @@ static inline void add_blocks(const NtTile& t, const typename V::State& state, N
 template <class V, class Code, int kGroups, int kBlocks, class Next>
 static inline void one_row_columns(const NtTile& t, int64_t col, typename V::Sum* total) {
     const typename V::State state = V::load_state();
-    Next next(static_cast<const Code*>(t.b) + col * t.ldb, t, sizeof(Code), kGroups * V::kLanes);
+    Next next(static_cast<const Code*>(t.b) + col * t.ldb, t, kGroups * V::kLanes);
     int64_t offset[kGroups * V::kLanes];
     for (int g = 0; g < kGroups; ++g)
         column_offsets<V>(t, col + g * V::kLanes, offset + g * V::kLanes);
@@ -97,12 +97,12 @@ static inline void one_row_columns(const NtTile& t, int64_t col, typename V::Sum
         add_blocks<V, Code, kGroups, 1>(t, state, next, col, offset, k, total);
 }
 
-template <class V, class Code, class Next = NextColumns>
+template <class V, class Code, class Next = NextColumns<sizeof(Code)>>
 static inline void nt_one_row(const NtTile& t) {
     constexpr int64_t kPair = 2 * V::kLanes;
     constexpr int64_t kRun = V::template kRunColumn<Code>;
-    if constexpr (kRun > 0 && std::is_same_v<Next, NextColumns>)
-        if (t.k >= kRun) return nt_one_row<V, Code, NextRun>(t);
+    if constexpr (kRun > 0 && !std::is_same_v<Next, NextRun<sizeof(Code)>>)
+        if (t.k >= kRun) return nt_one_row<V, Code, NextRun<sizeof(Code)>>(t);
     constexpr int kBlocks = V::template kBlocksOfOneRow<Code>;
     typename V::Sum sum[4];
     int64_t col = 0;
