@@ -27,8 +27,8 @@ struct V : Lanes256 {
     static constexpr int kFewRows = 3;
     static constexpr int kRowsOfFourGroups = 0;
     template <class Code>
-    static inline bool few_rows_serve(int64_t, int64_t k) {
-        return sizeof(Code) == 1 || k < 4096;
+    static inline bool few_rows_serve(const NtTile& t) {
+        return sizeof(Code) == 1 || t.k < 4096;
     }
     // Measured on Zen 3.
     template <class Code>

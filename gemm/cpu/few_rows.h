@@ -107,7 +107,7 @@ static inline void few_rows(const NtTile& t) {
 template <class V, class Code>
 static inline bool few_rows_serve(const NtTile& t) {
     if (t.m < 2 || t.m > V::kFewRows) return false;
-    return V::template few_rows_serve<Code>(t.m, t.k);
+    return V::template few_rows_serve<Code>(t);
 }
 
 }  // namespace dsa::gemm::cpu

@@ -18,10 +18,12 @@ struct Lanes512 {
     static constexpr int64_t kLoadK = 64;
     static constexpr int kLoopRows = 13;
     static constexpr int kRowsOfFourGroups = 4;
-    // Measured on Zen 5: not for short columns, nor for the fewest rows of bf16 weights.
+    // Measured on Zen 4 and, where prefetches ask for L1, on Zen 5: there not for short columns,
+    // nor for the fewest rows of bf16 weights.
     template <class Code>
-    static inline bool few_rows_serve(int64_t m, int64_t k) {
-        return sizeof(Code) == 1 ? k >= 2048 : m > 4;
+    static inline bool few_rows_serve(const NtTile& t) {
+        if (t.prefetch_into_l2) return t.k >= 512;
+        return sizeof(Code) == 1 ? t.k >= 2048 : t.m > 4;
     }
     template <class Code>
     static constexpr int64_t kLongColumn = 512;

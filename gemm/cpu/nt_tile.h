@@ -12,7 +12,7 @@
 //   kLoopRows, multiply<kRows>(a, b, num_k, acc)   rows from which on it has its own loop of
 //                                products; kRows + 1: never
 //   kFewRows                     rows up to which B goes from memory to registers without a panel,
-//   few_rows_serve<Code>(m, k)   where that is faster,
+//   few_rows_serve<Code>(t)      where that is faster,
 //   kRowsOfFourGroups            and rows up to which that is 4 * kLanes columns at a time
 //   columns_first_rows<Code>(conflict)   with a panel: rows up to which all of k of its columns
 //                                comes before the next ones (conflict: columns_conflict(); 0: there
