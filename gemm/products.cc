@@ -112,8 +112,7 @@ void run_tile(Isa isa, const Task& t, int64_t row0, int64_t m, int64_t col0, int
     tile.ldd = t.d.ld;
     tile.d_is_f32 = t.d.dtype == DType::kF32;
     tile.scratch = scratch;
-    static const bool prefetch_into_l2 = cpu_prefers_l2_prefetches();
-    tile.prefetch_into_l2 = prefetch_into_l2;
+    tile.prefetch_into_l2 = cpu_prefers_l2_prefetches();
     run_kernel(isa, rows.form, t.b.dtype, tile);
 }
 

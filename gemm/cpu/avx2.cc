@@ -11,6 +11,7 @@
 #include "gemm/cpu/lanes256.h"
 #include "gemm/cpu/nt_tile.h"
 #include "gemm/cpu/panel_avx2.h"
+#include "gemm/cpu/read_lines.h"
 #include "gemm/cpu/rows_avx2.h"
 
 namespace dsa::gemm::cpu {
@@ -148,17 +149,12 @@ void nn(const NnTile& t) {
 
 uint64_t read(const uint8_t* p, int64_t n, int64_t ahead) {
     __m256i sum[4] = {};
-    const auto add = [&](int64_t i, __m256i* to) {
-        if (ahead > 0) _mm_prefetch(p + i + ahead, _MM_HINT_T0);
+    for_each_line(p, n, ahead, [&](const uint8_t* line, int i) {
+        __m256i* to = sum + i % 2 * 2;
         for (int j = 0; j < 2; ++j)
             to[j] = _mm256_add_epi64(
-                to[j], _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i + 32 * j)));
-    };
-    int64_t i = 0;
-    for (; i + 256 <= n; i += 256)
-#pragma GCC unroll 4
-        for (int64_t j = 0; j < 4; ++j) add(i + 64 * j, sum + j % 2 * 2);
-    for (; i < n; i += 64) add(i, sum);
+                to[j], _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line + 32 * j)));
+    });
     alignas(32) uint64_t lanes[4];
     _mm256_store_si256(
         reinterpret_cast<__m256i*>(lanes),
@@ -211,6 +207,6 @@ extern const Kernels kAvx2Kernels = {
     avx2::quantize_row_int8, avx2::silu_mul, read,         multiply_peak};
 
 extern const Int8Kernels kAvx2Int8Kernels = {sizeof(Int8V::Element), pack_int8_rows<Int8V>,
-                                             Int8V::nt, int8_peak};
+                                             int8_tile<Int8V>, int8_peak};
 
 }  // namespace dsa::gemm::cpu

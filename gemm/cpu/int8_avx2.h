@@ -38,7 +38,6 @@ struct Int8V : Lanes256 {
     typedef int IntSum __attribute__((vector_size(32)));
     using Element = int16_t;
     static constexpr int kStepK = 2;
-    static constexpr bool kHasOneRow = false;  // nt() has
     // Measured on Zen 3.
     static constexpr int64_t columns_first_rows(bool conflict) { return conflict ? 16 : 4; }
 
@@ -305,11 +304,6 @@ struct Int8V : Lanes256 {
             store_sums<Int8V>(t, 0, col, _mm256_load_ps(total), _mm256_load_ps(total + 8));
         }
         return true;
-    }
-
-    static inline void nt(const NtTile& t) {
-        if (t.m == 1 && one_row(t)) return;
-        int8_tile<Int8V>(t);
     }
 };
 

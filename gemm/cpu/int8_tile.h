@@ -13,8 +13,8 @@
 //                                next.column() twice for each column on the way
 //   columns_first_rows(conflict) rows up to which all of k of columns comes before the next ones;
 //                                conflict: columns_conflict()
-//   kHasOneRow, one_row(t)       a form of its own for a single row, of equal sums where
-//   one_row_serves(t)            is true
+//   one_row(t)                   a form of its own for a single row, of equal sums; false where it
+//                                does not serve this row, and has done nothing
 // Everything is static inline: internal to the ISA file.
 
 #include <cstdint>
@@ -136,8 +136,7 @@ static inline void int8_blocks_first(const NtTile& t) {
 
 template <class V>
 static inline void int8_tile(const NtTile& tile) {
-    if constexpr (V::kHasOneRow)
-        if (tile.m == 1 && V::one_row_serves(tile)) return V::one_row(tile);
+    if (tile.m == 1 && V::one_row(tile)) return;
     const NtTile t = tile;
     if (t.m <= V::columns_first_rows(columns_conflict(t, 1))) return int8_columns_first<V>(t);
     int8_blocks_first<V>(t);

@@ -23,7 +23,6 @@ struct Int8Vnni : Lanes512 {
     using Element = uint8_t;
     static constexpr int kStepK = 4;
     static constexpr int kRows = 12;
-    static constexpr bool kHasOneRow = true;
     // Measured on Zen 5.
     static constexpr int64_t columns_first_rows(bool /*conflict*/) { return 64; }
 
@@ -137,23 +136,25 @@ struct Int8Vnni : Lanes512 {
         }
     }
 
-    // one_row() moves signs from codes to the row, and -128 has no opposite.
-    static inline bool one_row_serves(const NtTile& t) {
+    static inline bool has_lowest(const NtTile& t) {  // -128 in its only row
         const auto* a = static_cast<const uint8_t*>(t.a);
         __m512i least = _mm512_set1_epi8(-1);
         for (int64_t k = 0; k < t.k; k += kBlockK, a += t.a_block_stride)
             least = _mm512_min_epu8(
                 least, _mm512_min_epu8(_mm512_loadu_si512(a), _mm512_loadu_si512(a + 64)));
-        return _mm512_testn_epi8_mask(least, least) == 0;  // stored + 128
+        return _mm512_testn_epi8_mask(least, least) != 0;  // stored + 128
     }
 
-    // 16 columns of one row at a time, straight from B.
-    static inline void one_row(const NtTile& t) {
+    // 16 columns of one row at a time, straight from B. Signs move from codes to the row, where
+    // -128 has no opposite.
+    static inline bool one_row(const NtTile& t) {
+        if (has_lowest(t)) return false;
         for (int64_t col = 0; col < t.n; col += 32) {
             const __m512 x = one_row_columns(t, col);
             store_sums<Int8Vnni>(t, 0, col, x,
                                  col + 16 < t.n ? one_row_columns(t, col + 16) : zero());
         }
+        return true;
     }
 
     // A block's sums of 16 columns with these largest codes.

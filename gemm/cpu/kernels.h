@@ -75,10 +75,9 @@ struct Kernels {
     void (*quantize_row_int8)(const uint16_t* x, int64_t n, int8_t* q, float* scale);
     // out = bf16(silu(gate) * up)
     void (*silu_mul)(const uint16_t* gate, const uint16_t* up, int64_t n, uint16_t* out);
-    // For measuring limits: reads n bytes (a multiple of 64) by several instructions in turn
-    // (prefetch_lines in columns.h says why), prefetching `ahead` bytes ahead (0: not at all; the
-    // portable one never does), and depends on all of them; operations done in `rounds` of the
-    // plainest loop of products (nullptr: no such products).
+    // For measuring limits: reads n bytes (a multiple of 64), prefetching `ahead` bytes ahead (0:
+    // not at all; the portable one never does), and depends on all of them; operations done in
+    // `rounds` of the plainest loop of products (nullptr: no such products).
     uint64_t (*read)(const uint8_t* p, int64_t n, int64_t ahead);
     double (*multiply_peak)(int64_t rounds);
 };

@@ -5,20 +5,16 @@
 
 #include <cstdint>
 
+#include "gemm/cpu/read_lines.h"
+
 namespace dsa::gemm::cpu {
 
 // Reads every line; n a multiple of 64. The result depends on all bytes.
 static inline uint64_t read_lines(const uint8_t* p, int64_t n, int64_t ahead) {
     __m512i sum[4] = {};
-    const auto add = [&](int64_t i, __m512i* to) {
-        if (ahead > 0) _mm_prefetch(p + i + ahead, _MM_HINT_T0);
-        *to = _mm512_add_epi64(*to, _mm512_loadu_si512(p + i));
-    };
-    int64_t i = 0;
-    for (; i + 256 <= n; i += 256)
-#pragma GCC unroll 4
-        for (int64_t j = 0; j < 4; ++j) add(i + 64 * j, sum + j);
-    for (; i < n; i += 64) add(i, sum);
+    for_each_line(p, n, ahead, [&](const uint8_t* line, int i) {
+        sum[i] = _mm512_add_epi64(sum[i], _mm512_loadu_si512(line));
+    });
     alignas(64) uint64_t lanes[8];
     _mm512_store_si512(lanes, _mm512_add_epi64(_mm512_add_epi64(sum[0], sum[1]),
                                                _mm512_add_epi64(sum[2], sum[3])));
