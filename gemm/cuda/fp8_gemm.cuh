@@ -243,6 +243,7 @@ __device__ void consume(const KernelArgs& args, int n, int k_blocks, Schedule<c>
     bool more = schedule.next(w);
     if (!more) return;
     WeightScales<c> weights(args, w, n, k_blocks);
+    if constexpr (c.split_k > 1) ptx::cluster_wait();  // while the first loads are on their way
     for (int tile = 0;; ++tile) {
         float total[c.waves()][c.side_n() / 2];
         multiply_rows<c>(total, w, weights, shared, ring, group, thread, [&] {
@@ -324,23 +325,28 @@ __device__ inline void make_barriers(Shared<c> shared, int part) {
     }
 }
 
-// The first loads of the first tile, by one thread, before the other barriers are there: until they
-// are on their way memory idles. How many blocks of k.
+// The first loads of the first tile, by one warp, before anything else is done, and as little as
+// can be before them: until they are on their way memory idles.
 template <KernelConfig c>
-__device__ inline int begin_first(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map,
-                                  const KernelArgs& args, int n, int k_blocks, Shared<c> shared,
-                                  const Work& w, bool any) {
+__device__ inline void begin_first(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map,
+                                   const KernelArgs& args, Shared<c> shared) {
     static_assert(c.stages() > c.stages_begun());
-    const int begun = any ? min(c.stages_begun(), w.part_blocks) : 0;
     if (ptx::elect_lane()) {
+#pragma unroll
         for (int i = 0; i < c.stages_begun(); ++i) ptx::barrier_init(shared.full(i), 1);
         ptx::fence_barrier_init();
-        const TileLoads<c> loads(a_map, b_map, args, n, k_blocks, w);
-#pragma unroll 1
-        for (int i = 0; i < begun; ++i) loads.load(shared, i, block_of_k<c>(w.part, i));
+        if (args.begins_first) {
+            const TileLoads<c> loads(a_map, b_map, args, static_cast<int>(blockIdx.x) / c.split_k);
+            const int part = static_cast<int>(blockIdx.x) % c.split_k;
+#pragma unroll
+            for (int i = 0; i < c.stages_begun(); ++i)
+                loads.load_weight(shared, i, block_of_k<c>(part, i));
+#pragma unroll
+            for (int i = 0; i < c.stages_begun(); ++i)
+                loads.load_a(shared, i, block_of_k<c>(part, i));
+        }
     }
     __syncwarp();
-    return begun;
 }
 
 // Registers of a thread that loads, and of one that multiplies: what is left of the block's.
@@ -353,11 +359,13 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
                            unsigned char* memory) {
     static_assert(!c.stores_boxes() || c.split_k == 1, "boxes are stored as whole tiles");
     const Shared<c> shared{(ptx::shared_address(memory) + 1023) / 1024 * 1024};
+    if constexpr (c.stages_begun() > 0)
+        if (threadIdx.x < 32) begin_first<c>(a_map, b_map, args, shared);
+
     const int n = args.n;
     const int k_blocks = (args.k + kBlockK - 1) / kBlockK;
-    const int part = c.split_k > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
+    const int part = static_cast<int>(blockIdx.x) % c.split_k;  // its rank in the cluster
     const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
-
     // Each warp prepares something else for the first load.
     int* first_tile = nullptr;
     int* first_row = nullptr;
@@ -368,7 +376,7 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
         if (warp == 1) count_tiles<c>(args, first_tile, first_row);
     }
     make_barriers<c>(shared, part);
-    if constexpr (c.split_k > 1) ptx::cluster_arrive();  // add_parts waits
+    if constexpr (c.split_k > 1) ptx::cluster_arrive();  // consume() waits
     if constexpr (c.groups != Groups::kDense) ptx::named_barrier(kBegun, c.threads());
     Schedule<c> schedule(args, k_blocks, first_tile, first_row,
                          static_cast<int>(blockIdx.x) / c.split_k,
@@ -376,15 +384,11 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
     if (threadIdx.x < kWarpgroup) {
         Work first;
         const bool any = warp == 0 && schedule.next(first);
-        int begun = 0;
-        if constexpr (c.stages_begun() > 0)
-            if (warp == 0)
-                begun = begin_first<c>(a_map, b_map, args, n, k_blocks, shared, first, any);
         if constexpr (c.groups == Groups::kDense) ptx::named_barrier(kBegun, c.threads());
         if constexpr (c.moves_registers()) ptx::fewer_registers<kProducerRegisters>();
         if (warp == 0) {
             if (ptx::elect_lane())
-                produce<c>(a_map, b_map, args, n, k_blocks, schedule, shared, first, any, begun);
+                produce<c>(a_map, b_map, args, n, k_blocks, schedule, shared, first, any);
         } else if constexpr (c.stores_boxes()) {
             if (warp <= c.math_groups) store_tiles<c>(d_map, args, n, schedule, shared, warp - 1);
         }

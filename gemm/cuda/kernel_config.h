@@ -107,7 +107,13 @@ struct KernelConfig {
 };
 
 struct KernelArgs {
+    // First what a kernel begins with, close together: each line of constants is some time on its
+    // way.
     int m = 0;  // rows of A: all (dense, contiguous) or room for each group (masked)
+    bool begins_first = false;  // the first tile's first stages_begun() stages before all else: all
+                                // tiles have so many, and weight_read_once
+    const float* a_scale = nullptr;  // [ceil(k / 128)][aligned_m]; masked: a group each
+    int aligned_m = 0;
     int n = 0;
     int k = 0;
     int num_groups = 1;
@@ -115,10 +121,8 @@ struct KernelArgs {
     int tiles_n = 0;  // of a group
     int band = 1;     // tiles along m that are next to one another in the order of tiles
     int stages = 0;   // that are used: fewer than there are only if more than kFewestStages
-    bool weight_read_once = false;   // no other tile needs the same rows of the weight
-    const float* a_scale = nullptr;  // [ceil(k / 128)][aligned_m]; masked: a group each
-    int aligned_m = 0;
-    const float* b_scale = nullptr;   // [num_groups][ceil(n / 128)][ceil(k / 128)]
+    bool weight_read_once = false;   // one tile along m: no other needs the same rows of the weight
+    const float* b_scale = nullptr;  // [num_groups][ceil(n / 128)][ceil(k / 128)]
     const int* group_rows = nullptr;  // contiguous: offsets [num_groups + 1]; masked: counts
     void* d = nullptr;
     long long ldd = 0;

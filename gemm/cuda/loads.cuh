@@ -47,24 +47,47 @@ class TileLoads {
                      : min((w.row_end - w.row + c.load_rows() - 1) / c.load_rows(),
                            c.tile_m / c.load_rows());
     }
+    // Of tile number `tile` where begins_first: of this argument and of constants that are soon
+    // there.
+    __device__ TileLoads(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map,
+                         const KernelArgs& args, int tile)
+        : a_map_(a_map),
+          b_map_(b_map),
+          scales_(args.a_scale),
+          weight_policy_(ptx::kEvictFirst),
+          a_policy_(ptx::kEvictLast),
+          aligned_m_(args.aligned_m),
+          row_(0),
+          b_row_(tile * c.tile_n),
+          boxes_(1),
+          scale_bytes_(min(c.scale_rows(), (args.m + 3) / 4 * 4) * 4) {}
     // Block kb of k, into a stage that is free.
     __device__ void load(Shared<c> shared, int stage, int kb) const {
-        constexpr u32 kBoxBytes = c.load_rows() * kBlockK, kWeightBytes = c.tile_n * kBlockK;
+        load_weight(shared, stage, kb);
+        load_a(shared, stage, kb);
+    }
+    // Its two halves, in this order.
+    __device__ void load_weight(Shared<c> shared, int stage, int kb) const {
+        constexpr u32 kWeightBytes = c.tile_n * kBlockK;
         const u32 full = shared.full(stage);
         ptx::barrier_expect(full, kWeightBytes + boxes_ * kBoxBytes + scale_bytes_);
+        ptx::load_box(c.swapped ? shared.side_m(stage) : shared.side_n(stage), b_map_, kb * kBlockK,
+                      b_row_, full, weight_policy_);
+    }
+    __device__ void load_a(Shared<c> shared, int stage, int kb) const {
+        const u32 full = shared.full(stage);
         const u32 a = c.swapped ? shared.side_n(stage) : shared.side_m(stage);
-        const u32 b = c.swapped ? shared.side_m(stage) : shared.side_n(stage);
-        const int k = kb * kBlockK;
-        ptx::load_box(b, b_map_, k, b_row_, full, weight_policy_);
         for (int box = 0; box < boxes_; ++box)
-            ptx::load_box(a + box * kBoxBytes, a_map_, k, row_ + box * c.load_rows(), full,
-                          a_policy_);
+            ptx::load_box(a + box * kBoxBytes, a_map_, kb * kBlockK, row_ + box * c.load_rows(),
+                          full, a_policy_);
         if (scale_bytes_ > 0)
             ptx::load_bytes(shared.scale(stage), scales_ + static_cast<long long>(kb) * aligned_m_,
                             scale_bytes_, full);
     }
 
   private:
+    static constexpr u32 kBoxBytes = c.load_rows() * kBlockK;
+
     const ptx::TensorMap& a_map_;
     const ptx::TensorMap& b_map_;
     const float* scales_;
@@ -73,17 +96,17 @@ class TileLoads {
     u32 scale_bytes_;
 };
 
-// From the work w on, if there is any; its first `begun` blocks of k are on their way. In kernels
-// that are dynamic() it tells the block's other warps which tile is next.
+// From the work w on, the block's first, if there is any. In kernels that are dynamic() it tells
+// the block's other warps which tile is next.
 template <KernelConfig c>
 __device__ void produce(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map,
                         const KernelArgs& args, int n, int k_blocks, Schedule<c> schedule,
-                        Shared<c> shared, Work w, bool any, int begun) {
+                        Shared<c> shared, Work w, bool any) {
     Ring<c> ring(args);
-    ring.stage = begun;
+    if (c.stages_begun() > 0 && args.begins_first) ring.stage = c.stages_begun();
     int number = static_cast<int>(blockIdx.x);  // of the block's tile `tile` among all
     int tile = 0;
-    for (int kb = begun; any; kb = 0) {
+    for (int kb = ring.stage; any; kb = 0) {
         const TileLoads<c> loads(a_map, b_map, args, n, k_blocks, w);
         const auto load_until = [&](int end) {
             for (; kb < end; ++kb, ring.advance()) {

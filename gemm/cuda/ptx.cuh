@@ -111,11 +111,6 @@ __device__ inline void fence_async_shared() {
 
 // ---- clusters, warps, registers ----
 
-__device__ inline u32 cluster_rank() {
-    u32 rank;
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
 // Publishes barriers that fence_barrier_init has fenced, nothing else.
 __device__ inline void cluster_arrive() {
     asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");

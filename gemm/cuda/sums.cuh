@@ -225,12 +225,12 @@ __device__ inline u32 slot(Shared<c> shared, int from, int owner, int j, int gro
     return shared.staging(group) + (place * kWarpgroup + thread) * 16;
 }
 
-// total of this block's own columns += those of the others, in the order of the parts.
+// total of this block's own columns += those of the others, in the order of the parts. The blocks
+// of the cluster have begun (cluster_wait).
 template <KernelConfig c>
 __device__ void add_parts(float (&total)[c.side_n() / 2], Shared<c> shared, int part, int group,
                           int thread) {
     constexpr int kColumns = c.side_n() / 8;
-    ptx::cluster_wait();  // the others have begun
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
         const int owner = j / c.part_columns();
