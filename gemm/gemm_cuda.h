@@ -34,8 +34,8 @@ struct CudaGroupedGemm {
     Activations a;
     Weight b;  // n, k and scale_inv of one group, the first
     Output d;
-    int64_t expected_rows =
-        0;  // of a group, for the choice of the kernel; 0: unknown. Any value gives the same bits
+    int64_t expected_rows = 0;  // of a group, for the choice of the kernel and of what it fetches
+                                // ahead; 0: unknown. Any value gives the same bits
 };
 // Rows offsets[g] .. offsets[g + 1] belong to group g.
 struct CudaGroupedContiguousParams : CudaGroupedGemm {

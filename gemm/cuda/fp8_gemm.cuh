@@ -7,6 +7,7 @@
 // total = fma(chain, scale_a * scale_b, total), as on the CPU. Blocks are persistent; the loads of
 // the next tile run while a tile is stored.
 
+#include "begin.cuh"
 #include "kernel_config.h"
 #include "loads.cuh"
 #include "ptx.cuh"
@@ -272,83 +273,6 @@ __device__ void consume(const KernelArgs& args, int n, int k_blocks, Schedule<c>
 
 inline constexpr u32 kBegun = 0;  // named barrier: barriers are made, tiles are counted
 
-// First tile and first row (contiguous) or rows (masked) of each group, by one warp.
-template <KernelConfig c>
-__device__ inline void count_tiles(const KernelArgs& args, int* first_tile, int* first_row) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    int before = 0;
-    for (int g0 = 0; g0 < args.num_groups; g0 += 32) {
-        const int g = g0 + lane;
-        int rows = 0, first = 0;
-        if (g < args.num_groups) {
-            first = args.group_rows[g];
-            rows = c.groups == Groups::kMasked ? min(max(first, 0), args.m)
-                                               : args.group_rows[g + 1] - first;
-            if (c.groups == Groups::kMasked) first = rows;
-        }
-        const int tiles = Schedule<c>::tiles_m(rows) * args.tiles_n;
-        int sum = tiles;
-#pragma unroll
-        for (int d = 1; d < 32; d *= 2) {
-            const int left = __shfl_up_sync(0xffffffffu, sum, d);
-            if (lane >= d) sum += left;
-        }
-        if (g < args.num_groups) {
-            first_tile[g] = before + sum - tiles;
-            first_row[g] = first;
-        }
-        before += __shfl_sync(0xffffffffu, sum, 31);
-    }
-    if (lane == 0) {
-        first_tile[args.num_groups] = before;
-        first_row[args.num_groups] =
-            c.groups == Groups::kMasked ? 0 : args.group_rows[args.num_groups];
-    }
-}
-
-// The block's barriers but those that begin_first() makes, by one thread of each of two warps:
-// making one takes a dozen clocks.
-template <KernelConfig c>
-__device__ inline void make_barriers(Shared<c> shared, int part) {
-    if (threadIdx.x == 64) {
-        for (int i = c.stages_begun(); i < c.stages(); ++i) ptx::barrier_init(shared.full(i), 1);
-        ptx::fence_barrier_init();
-    } else if (threadIdx.x == 96) {
-        for (int i = 0; i < c.stages(); ++i)
-            ptx::barrier_init(shared.empty(i), c.math_groups * kReleases);
-        for (int g = 0; g < c.math_groups; ++g) ptx::barrier_init(shared.staging_free(g), 1);
-        if constexpr (c.split_k > 1) {
-            ptx::barrier_init(shared.parts(), 1);
-            ptx::barrier_expect(shared.parts(), bytes_of_parts<c>(part));
-        }
-        ptx::fence_barrier_init();
-    }
-}
-
-// The first loads of the first tile, by one warp, before anything else is done, and as little as
-// can be before them: until they are on their way memory idles.
-template <KernelConfig c>
-__device__ inline void begin_first(const ptx::TensorMap& a_map, const ptx::TensorMap& b_map,
-                                   const KernelArgs& args, Shared<c> shared) {
-    static_assert(c.stages() > c.stages_begun());
-    if (ptx::elect_lane()) {
-#pragma unroll
-        for (int i = 0; i < c.stages_begun(); ++i) ptx::barrier_init(shared.full(i), 1);
-        ptx::fence_barrier_init();
-        if (args.begins_first) {
-            const TileLoads<c> loads(a_map, b_map, args, static_cast<int>(blockIdx.x) / c.split_k);
-            const int part = static_cast<int>(blockIdx.x) % c.split_k;
-#pragma unroll
-            for (int i = 0; i < c.stages_begun(); ++i)
-                loads.load_weight(shared, i, block_of_k<c>(part, i));
-#pragma unroll
-            for (int i = 0; i < c.stages_begun(); ++i)
-                loads.load_a(shared, i, block_of_k<c>(part, i));
-        }
-    }
-    __syncwarp();
-}
-
 // Registers of a thread that loads, and of one that multiplies: what is left of the block's.
 inline constexpr int kProducerRegisters = 40;
 inline constexpr int kMathRegisters = 232;
@@ -361,6 +285,8 @@ __device__ inline void run(const ptx::TensorMap& a_map, const ptx::TensorMap& b_
     const Shared<c> shared{(ptx::shared_address(memory) + 1023) / 1024 * 1024};
     if constexpr (c.stages_begun() > 0)
         if (threadIdx.x < 32) begin_first<c>(a_map, b_map, args, shared);
+    if constexpr (c.groups != Groups::kDense)
+        if (threadIdx.x < 32) prefetch_expected<c>(b_map, args);
 
     const int n = args.n;
     const int k_blocks = (args.k + kBlockK - 1) / kBlockK;

@@ -96,13 +96,18 @@ Problem problem_of(Groups groups, int64_t m, const Activations& a, const Weight&
     return p;
 }
 
+// From so many expected rows on few groups are empty: which weights come first can be foreseen.
+constexpr int64_t kRowsOfMost = 16;
+
 void plan_and_run(CudaExec& exec, const Problem& p, int64_t expected_rows, bool decode_family) {
     const cuda::PlanRequest request{p, expected_rows, decode_family, exec.multiprocessors};
     cuda::Plan plan = cuda::choose_plan(request, cuda::built_kernels(), exec.compile_kernels);
     if (!plan.built && !cuda::why_no_compiler().empty())
         plan = cuda::choose_plan(request, cuda::built_kernels());
     if (exec.explain) exec.explain(cuda::explain(request, plan));
-    cuda::run(exec, {plan.config, plan.band, plan.weight_reads == 1, plan.dynamic}, p);
+    cuda::Launch launch{plan.config, plan.band, plan.weight_reads == 1, plan.dynamic};
+    if (expected_rows >= kRowsOfMost) launch.expected_tiles_m = static_cast<int>(plan.weight_reads);
+    cuda::run(exec, launch, p);
 }
 
 void run_grouped(CudaExec& exec, const char* op, Problem& p, const CudaGroupedGemm& g,

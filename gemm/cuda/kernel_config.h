@@ -117,10 +117,11 @@ struct KernelArgs {
     int n = 0;
     int k = 0;
     int num_groups = 1;
-    int tiles_m = 0;  // dense
-    int tiles_n = 0;  // of a group
-    int band = 1;     // tiles along m that are next to one another in the order of tiles
-    int stages = 0;   // that are used: fewer than there are only if more than kFewestStages
+    int tiles_m = 0;           // dense
+    int tiles_n = 0;           // of a group
+    int expected_tiles_m = 0;  // of most groups, at most band; 0: unknown
+    int band = 1;              // tiles along m that are next to one another in the order of tiles
+    int stages = 0;  // that are used: fewer than there are only if more than kFewestStages
     bool weight_read_once = false;   // one tile along m: no other needs the same rows of the weight
     const float* b_scale = nullptr;  // [num_groups][ceil(n / 128)][ceil(k / 128)]
     const int* group_rows = nullptr;  // contiguous: offsets [num_groups + 1]; masked: counts

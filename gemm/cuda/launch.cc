@@ -99,6 +99,7 @@ void run(CudaExec& exec, const Launch& launch, const Problem& p) {
     args.tiles_m = static_cast<int>(ceil_div(p.m, c.tile_m));
     args.tiles_n = static_cast<int>(ceil_div(p.n, c.tile_n));
     args.band = launch.band;
+    args.expected_tiles_m = std::min(launch.expected_tiles_m, launch.band);
     args.weight_read_once = launch.weight_read_once;
     args.begins_first = c.stages_begun() > 0 && launch.weight_read_once && args.tiles_m == 1 &&
                         ceil_div(p.k, kBlockK) >= c.stages_begun() * c.split_k;

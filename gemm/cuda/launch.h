@@ -29,6 +29,7 @@ struct Launch {
     int band = 8;                   // tiles along m next to one another in the order of tiles
     bool weight_read_once = false;  // one tile along m: the weight need not stay in L2
     bool dynamic = false;           // blocks take tiles as they get ready, not in turn
+    int expected_tiles_m = 0;       // of most groups; 0: unknown. Changes no bits
 };
 // Compiles the kernel first if it was not built ahead and is not kept (jit.h).
 void run(CudaExec& exec, const Launch& launch, const Problem& p);

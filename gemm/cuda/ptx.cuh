@@ -83,6 +83,12 @@ __device__ inline void load_box(u32 to, const TensorMap& map, int x, int y, u32 
         "l"(&map), "r"(x), "r"(y), "r"(barrier), "l"(policy)
         : "memory");
 }
+// The same box, to L2 only.
+__device__ inline void prefetch_box(const TensorMap& map, int x, int y) {
+    asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(&map), "r"(x),
+                 "r"(y)
+                 : "memory");
+}
 // `bytes` in a row, from an address that is, like bytes, a multiple of 16.
 __device__ inline void load_bytes(u32 to, const void* from, u32 bytes, u32 barrier) {
     asm volatile(
