@@ -31,7 +31,7 @@ const Shape kShapes[] = {{1, 1, 1},       {1, 16, 128},   {1, 37, 200},    {1, 4
                          {2, 17, 129},    {3, 128, 64},   {4, 16, 256},    {5, 130, 320},
                          {7, 256, 96},    {13, 70, 2048}, {64, 48, 512},   {131, 33, 384},
                          {300, 300, 130}, {1, 40, 4700},  {100, 40, 1100}, {530, 17, 140},
-                         {3, 100, 8300},  {7, 75, 2100},  {16, 50, 2050}};
+                         {3, 100, 8300},  {7, 75, 2100},  {16, 50, 2050},  {1, 21, 4096}};
 
 // The weight as int8 products see it: 128 of k rounded to multiples of largest / 127.
 std::vector<double> requantised(const Weight& w) {
@@ -116,15 +116,17 @@ TEST_P(GemmIsa, RowsHaveTheSameBitsWhateverMAndThreads) {
         DType a_type, b_type;
         int64_t k;
     };
-    // Short and long columns: one row and a few rows read them in several ways.
+    // Short and long columns, and some that share sets of the caches: one row and a few rows read
+    // them in several ways.
     const Case cases[] = {{DType::kBF16, DType::kE4M3, 320},  {DType::kBF16, DType::kE4M3, 1100},
                           {DType::kBF16, DType::kE4M3, 2100}, {DType::kBF16, DType::kE4M3, 8300},
                           {DType::kE4M3, DType::kE4M3, 1100}, {DType::kE4M3, DType::kE4M3, 2100},
                           {DType::kI8, DType::kE4M3, 1100},   {DType::kBF16, DType::kBF16, 320},
-                          {DType::kBF16, DType::kBF16, 4700}};
+                          {DType::kBF16, DType::kBF16, 4700}, {DType::kBF16, DType::kE4M3, 4096},
+                          {DType::kI8, DType::kE4M3, 4096},   {DType::kBF16, DType::kBF16, 4096}};
     for (const auto& [a_type, b_type, k] : cases) {
         const Rows a = random_rows(random, a_type, m, k);
-        const OwnedWeight b = random_weight(random, b_type, n, k);
+        const OwnedWeight b = random_weight(random, b_type, n, k, 8);  // starts inside a line
         std::vector<float> whole(static_cast<size_t>(m * n));
         OpContext context(GetParam(), 2);
         run_gemm(context.exec, {m, a.view, b.view, {whole.data(), DType::kF32, n}});

@@ -179,20 +179,19 @@ struct Int8Vnni : Lanes512 {
             [](__m512i x, __m512i y) { return _mm512_add_epi32(x, y); });
     }
 
-    static inline __m512 one_row_columns(const NtTile& t, int64_t col) {
-        const auto* b = static_cast<const uint8_t*>(t.b);
-        const auto* a = static_cast<const uint8_t*>(t.a);
-        int64_t offset[16];
-        column_offsets<Int8Vnni>(t, col, offset);
-        __m512 total = zero();
-        NextColumns<1> next(b + col * t.ldb, t, kLanes);
-        __m512i tops = largest(b, offset, t.k);
-        for (int64_t k = 0; k < t.k; k += kBlockK, b += kBlockK, a += t.a_block_stride) {
+    // Blocks of k from `k` to `end` of 16 columns, which are at b + offset[j], added to their
+    // total.
+    static inline __m512 one_row_blocks(const NtTile& t, int64_t col, const uint8_t* b,
+                                        const int64_t* offset, int64_t k, int64_t end,
+                                        NextColumns<1>& next, __m512 total) {
+        const auto* a = static_cast<const uint8_t*>(t.a) + k / kBlockK * t.a_block_stride;
+        __m512i tops = largest(b, offset, end - k);
+        for (; k < end; k += kBlockK, b += kBlockK, a += t.a_block_stride) {
             alignas(64) int32_t top[16];
             _mm512_store_si512(top, tops);
             const __m512 unit = _mm512_mul_ps(
                 units(tops), set1(t.b_scale[col / kBlockK * t.b_scale_ld + k / kBlockK]));
-            const int64_t valid = t.k - k;
+            const int64_t valid = end - k;
             // Of the next block, in the shadow of this one's products: finding them is a long
             // chain.
             if (valid > kBlockK) tops = largest(b + kBlockK, offset, valid - kBlockK);
@@ -203,6 +202,25 @@ struct Int8Vnni : Lanes512 {
                 fma(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(set1(row_scale(t, 0, k)), unit), total);
         }
         return total;
+    }
+
+    static inline __m512 one_row_columns(const NtTile& t, int64_t col) {
+        const auto* b = static_cast<const uint8_t*>(t.b);
+        int64_t offset[16];
+        column_offsets<Int8Vnni>(t, col, offset);
+        NextColumns<1> next(b + col * t.ldb, t, kLanes);
+        __m512 total = zero();
+        int64_t k = 0;
+        using Run = ColumnRun<Int8Vnni, uint8_t>;
+        if (Run::serves(t)) {
+            Run run;
+            for (; k + Run::kLength <= t.k; k += Run::kLength) {
+                run.copy(b + k, offset);
+                total = one_row_blocks(t, col, run.values(), run.offset(), k, k + Run::kLength,
+                                       next, total);
+            }
+        }
+        return k < t.k ? one_row_blocks(t, col, b + k, offset, k, t.k, next, total) : total;
     }
 };
 

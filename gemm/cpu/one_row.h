@@ -36,14 +36,13 @@ static inline void store_sums(const NtTile& t, int64_t row, int64_t col, typenam
 }
 
 // Adds kBlocks blocks from k on of kGroups x kLanes columns to their totals; if several blocks, all
-// of them are whole.
+// of them are whole. The columns are at b + offset[j], from k on.
 template <class V, class Code, int kGroups, int kBlocks, class Next>
 static inline void add_blocks(const NtTile& t, const typename V::State& state, Next& next,
-                              int64_t col, const int64_t* offset, int64_t k,
+                              int64_t col, const Code* b, const int64_t* offset, int64_t k,
                               typename V::Sum* total) {
     constexpr auto kBytes = static_cast<int64_t>(sizeof(Code));
     constexpr int kChains = kGroups * kBlocks;  // chain c: block c / kGroups of group c % kGroups
-    const auto* b = static_cast<const Code*>(t.b) + k;
     const auto* a = static_cast<const typename V::Element*>(t.a) + k / kBlockK * t.a_block_stride;
     typename V::Sum acc[kChains];
 #pragma GCC unroll 4
@@ -86,15 +85,29 @@ static inline void one_row_columns(const NtTile& t, int64_t col, typename V::Sum
         column_offsets<V>(t, col + g * V::kLanes, offset + g * V::kLanes);
 #pragma GCC unroll 4
     for (int g = 0; g < kGroups; ++g) total[g] = V::zero();
+    const auto* b = static_cast<const Code*>(t.b);
     int64_t k = 0;
+    if constexpr (kGroups == 1) {
+        using Run = ColumnRun<V, Code>;
+        static_assert(Run::kLength % (kBlocks * kBlockK) == 0);
+        if (Run::serves(t)) {
+            Run run;
+            for (; k + Run::kLength <= t.k; k += Run::kLength) {
+                run.copy(b + k, offset);
+                for (int64_t i = 0; i < Run::kLength; i += kBlocks * kBlockK)
+                    add_blocks<V, Code, 1, kBlocks>(t, state, next, col, run.values() + i,
+                                                    run.offset(), k + i, total);
+            }
+        }
+    }
     if constexpr (kBlocks > 1)
         for (; k + kBlocks * kBlockK <= t.k; k += kBlocks * kBlockK)
-            add_blocks<V, Code, kGroups, kBlocks>(t, state, next, col, offset, k, total);
+            add_blocks<V, Code, kGroups, kBlocks>(t, state, next, col, b + k, offset, k, total);
     if constexpr (kBlocks > 2)
         for (; k + 2 * kBlockK <= t.k; k += 2 * kBlockK)
-            add_blocks<V, Code, kGroups, 2>(t, state, next, col, offset, k, total);
+            add_blocks<V, Code, kGroups, 2>(t, state, next, col, b + k, offset, k, total);
     for (; k < t.k; k += kBlockK)
-        add_blocks<V, Code, kGroups, 1>(t, state, next, col, offset, k, total);
+        add_blocks<V, Code, kGroups, 1>(t, state, next, col, b + k, offset, k, total);
 }
 
 template <class V, class Code, class Next = NextColumns<sizeof(Code)>>
