@@ -48,10 +48,11 @@ class ColumnRun {
     }
     // kLength values of each of the columns at b + offset[j].
     void copy(const Code* b, const int64_t* offset) {
-        for (int64_t j = 0; j < V::kLanes; ++j)
-#pragma GCC unroll 16
-            for (int64_t i = 0; i < kLength; i += kLine / static_cast<int64_t>(sizeof(Code)))
+        constexpr int64_t kStep = kLine / static_cast<int64_t>(sizeof(Code));
+        for (int64_t j = 0; j < V::kLanes; ++j) {
+            for (int64_t i = 0; i < kLength; i += kStep)
                 std::memcpy(&values_[offset_[j] + i], b + offset[j] + i, kLine);
+        }
     }
     const Code* values() const { return values_; }
     // Of the columns in values().
