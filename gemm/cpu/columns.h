@@ -31,39 +31,36 @@ static inline bool columns_conflict(const NtTile& t, int64_t size) {
     return t.ldb * size % 4096 == 0;
 }
 
-// Runs of kLanes columns side by side, for columns that conflict and start inside a line: a load
-// then takes two lines, and the second one is out of L1 when its turn comes. Copied column by
-// column each line comes once. Faster on Zen 4, whose L1 has 8 ways; not measured elsewhere.
-template <class V, class Code>
-class ColumnRun {
-  public:
-    static constexpr int64_t kLength = 1024 / static_cast<int64_t>(sizeof(Code));  // values
-
-    static bool serves(const NtTile& t) {
-        return t.prefetch_into_l2 && columns_conflict(t, sizeof(Code)) &&
-               reinterpret_cast<uintptr_t>(t.b) % kLine != 0;
+// Columns that conflict and start inside a line: a load takes two lines, and the second one is out
+// of L1 when its turn comes. So runs of kLanes of them are copied side by side, column by column:
+// each line then comes once. use(values, places, k) for each whole run: the columns from k on are
+// at values + places[j]. Returns where k goes on without copies. Faster on Zen 4, whose L1 has 8
+// ways; not measured elsewhere.
+template <class V, class Code, int64_t kRun, class Use>
+__attribute__((always_inline)) static inline int64_t with_copies(const NtTile& t,
+                                                                 const int64_t* offset,
+                                                                 const Use& use) {
+    constexpr int64_t kLine = 64;  // bytes
+    constexpr int64_t kStep = kLine / static_cast<int64_t>(sizeof(Code));
+    if (!t.prefetch_into_l2 || !columns_conflict(t, sizeof(Code)) ||
+        reinterpret_cast<uintptr_t>(t.b) % kLine == 0)
+        return 0;
+    alignas(kLine) Code values[V::kLanes * kRun];
+    int64_t places[V::kLanes];
+    for (int64_t j = 0; j < V::kLanes; ++j) places[j] = j * kRun;
+    int64_t k = 0;
+    for (; k + kRun <= t.k; k += kRun) {
+        const auto* b = static_cast<const Code*>(t.b) + k;
+        for (int64_t j = 0; j < V::kLanes; ++j)
+            for (int64_t i = 0; i < kRun; i += kStep)
+                std::memcpy(&values[places[j] + i], b + offset[j] + i, kLine);
+        use(static_cast<const Code*>(values), static_cast<const int64_t*>(places), k);
     }
-    ColumnRun() {
-        for (int64_t j = 0; j < V::kLanes; ++j) offset_[j] = j * kLength;
-    }
-    // kLength values of each of the columns at b + offset[j].
-    void copy(const Code* b, const int64_t* offset) {
-        constexpr int64_t kStep = kLine / static_cast<int64_t>(sizeof(Code));
-        for (int64_t j = 0; j < V::kLanes; ++j) {
-            for (int64_t i = 0; i < kLength; i += kStep)
-                std::memcpy(&values_[offset_[j] + i], b + offset[j] + i, kLine);
-        }
-    }
-    const Code* values() const { return values_; }
-    // Of the columns in values().
-    const int64_t* offset() const { return offset_; }
-
-  private:
-    static constexpr int64_t kLine = 64;  // bytes
-
-    alignas(kLine) Code values_[V::kLanes * kLength];
-    int64_t offset_[V::kLanes];
-};
+    return k;
+}
+// Values of a run: 1 KB of each column.
+template <class Code>
+inline constexpr int64_t kCopiedRun = 1024 / static_cast<int64_t>(sizeof(Code));
 
 // For functions that do nothing but prefetch: a call of one counts for g++ as one without effect.
 #define DSA_PREFETCHING __attribute__((always_inline)) inline

@@ -210,16 +210,11 @@ struct Int8Vnni : Lanes512 {
         column_offsets<Int8Vnni>(t, col, offset);
         NextColumns<1> next(b + col * t.ldb, t, kLanes);
         __m512 total = zero();
-        int64_t k = 0;
-        using Run = ColumnRun<Int8Vnni, uint8_t>;
-        if (Run::serves(t)) {
-            Run run;
-            for (; k + Run::kLength <= t.k; k += Run::kLength) {
-                run.copy(b + k, offset);
-                total = one_row_blocks(t, col, run.values(), run.offset(), k, k + Run::kLength,
-                                       next, total);
-            }
-        }
+        constexpr int64_t kRun = kCopiedRun<uint8_t>;
+        const int64_t k = with_copies<Int8Vnni, uint8_t, kRun>(
+            t, offset, [&](const uint8_t* values, const int64_t* places, int64_t first) {
+                total = one_row_blocks(t, col, values, places, first, first + kRun, next, total);
+            });
         return k < t.k ? one_row_blocks(t, col, b + k, offset, k, t.k, next, total) : total;
     }
 };

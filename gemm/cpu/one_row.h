@@ -2,8 +2,9 @@
 // One row of A straight from B (decode): each weight is widened once, in registers. Blocks of 128
 // of k are chains of their own until they are added to the total, so several chains run side by
 // side: of several blocks where columns are long, and memory sees long ascending runs; of four
-// groups of columns where they are short. The order of operations is that of many rows. V as in
-// nt_tile.h. Everything is static inline: internal to the ISA file.
+// groups of columns where they are short. Columns that the caches serve badly are copied first
+// (with_copies). The order of operations is that of many rows. V as in nt_tile.h. Everything is
+// static inline: internal to the ISA file.
 
 #include <cstdint>
 #include <type_traits>
@@ -88,17 +89,14 @@ static inline void one_row_columns(const NtTile& t, int64_t col, typename V::Sum
     const auto* b = static_cast<const Code*>(t.b);
     int64_t k = 0;
     if constexpr (kGroups == 1) {
-        using Run = ColumnRun<V, Code>;
-        static_assert(Run::kLength % (kBlocks * kBlockK) == 0);
-        if (Run::serves(t)) {
-            Run run;
-            for (; k + Run::kLength <= t.k; k += Run::kLength) {
-                run.copy(b + k, offset);
-                for (int64_t i = 0; i < Run::kLength; i += kBlocks * kBlockK)
-                    add_blocks<V, Code, 1, kBlocks>(t, state, next, col, run.values() + i,
-                                                    run.offset(), k + i, total);
-            }
-        }
+        constexpr int64_t kRun = kCopiedRun<Code>;
+        static_assert(kRun % (kBlocks * kBlockK) == 0);
+        k = with_copies<V, Code, kRun>(
+            t, offset, [&](const Code* values, const int64_t* places, int64_t first) {
+                for (int64_t i = 0; i < kRun; i += kBlocks * kBlockK)
+                    add_blocks<V, Code, 1, kBlocks>(t, state, next, col, values + i, places,
+                                                    first + i, total);
+            });
     }
     if constexpr (kBlocks > 1)
         for (; k + kBlocks * kBlockK <= t.k; k += kBlocks * kBlockK)
