@@ -145,8 +145,36 @@ static inline __m512i unpack_high(__m512i a, __m512i b) {
     return _mm512_unpackhi_epi64(a, b);
 }
 
-// 16 rows load(i) of 64 bytes, transposed: v[i] gets dword i of each row, row 0 first. With kBytes
-// = 2 each 128 bits of it have the first halves of their four dwords, then the second halves.
+// Four rows x0 .. x3 of 64 bytes: b[c] gets dwords c, c + 4, c + 8, c + 12 of them, 128 bits each.
+// With kBytes = 2 each 128 bits of it have the first halves of their four dwords, then the second
+// halves.
+template <int kBytes>
+DSA_INLINE void transpose_four(__m512i x0, __m512i x1, __m512i x2, __m512i x3, __m512i* b) {
+    const __m512i low01 = unpack_low<kBytes>(x0, x1);
+    const __m512i low23 = unpack_low<kBytes>(x2, x3);
+    const __m512i high01 = unpack_high<kBytes>(x0, x1);
+    const __m512i high23 = unpack_high<kBytes>(x2, x3);
+    b[0] = unpack_low<2 * kBytes>(low01, low23);
+    b[1] = unpack_high<2 * kBytes>(low01, low23);
+    b[2] = unpack_low<2 * kBytes>(high01, high23);
+    b[3] = unpack_high<2 * kBytes>(high01, high23);
+}
+
+// b[c] of four times four rows: emit(i, dwords c + 4 * i of the 16 rows, row 0 first), i in 0 .. 3.
+template <class Emit>
+DSA_INLINE void join_fours(__m512i b0, __m512i b1, __m512i b2, __m512i b3, const Emit& emit) {
+    const __m512i top_even = _mm512_shuffle_i32x4(b0, b1, 0x88);
+    const __m512i top_odd = _mm512_shuffle_i32x4(b0, b1, 0xdd);
+    const __m512i end_even = _mm512_shuffle_i32x4(b2, b3, 0x88);
+    const __m512i end_odd = _mm512_shuffle_i32x4(b2, b3, 0xdd);
+    emit(0, _mm512_shuffle_i32x4(top_even, end_even, 0x88));
+    emit(2, _mm512_shuffle_i32x4(top_even, end_even, 0xdd));
+    emit(1, _mm512_shuffle_i32x4(top_odd, end_odd, 0x88));
+    emit(3, _mm512_shuffle_i32x4(top_odd, end_odd, 0xdd));
+}
+
+// 16 rows load(i) of 64 bytes, transposed: v[i] gets dword i of each row, row 0 first. kBytes: see
+// transpose_four.
 template <int kBytes, class Load>
 DSA_INLINE void transpose_16x16(const Load& load, __m512i* v) {
     __m512i b[16];
@@ -156,27 +184,12 @@ DSA_INLINE void transpose_16x16(const Load& load, __m512i* v) {
         const __m512i x1 = in_register(load(i + 1));
         const __m512i x2 = in_register(load(i + 2));
         const __m512i x3 = in_register(load(i + 3));
-        const __m512i low01 = unpack_low<kBytes>(x0, x1);
-        const __m512i low23 = unpack_low<kBytes>(x2, x3);
-        const __m512i high01 = unpack_high<kBytes>(x0, x1);
-        const __m512i high23 = unpack_high<kBytes>(x2, x3);
-        b[i] = unpack_low<2 * kBytes>(low01, low23);
-        b[i + 1] = unpack_high<2 * kBytes>(low01, low23);
-        b[i + 2] = unpack_low<2 * kBytes>(high01, high23);
-        b[i + 3] = unpack_high<2 * kBytes>(high01, high23);
+        transpose_four<kBytes>(x0, x1, x2, x3, b + i);
     }
-    // b[i + c] has dwords c, c + 4, c + 8, c + 12 of rows i .. i + 3, 128 bits each.
 #pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) {
-        const __m512i top_even = _mm512_shuffle_i32x4(b[c], b[c + 4], 0x88);
-        const __m512i top_odd = _mm512_shuffle_i32x4(b[c], b[c + 4], 0xdd);
-        const __m512i end_even = _mm512_shuffle_i32x4(b[c + 8], b[c + 12], 0x88);
-        const __m512i end_odd = _mm512_shuffle_i32x4(b[c + 8], b[c + 12], 0xdd);
-        v[c] = _mm512_shuffle_i32x4(top_even, end_even, 0x88);
-        v[c + 8] = _mm512_shuffle_i32x4(top_even, end_even, 0xdd);
-        v[c + 4] = _mm512_shuffle_i32x4(top_odd, end_odd, 0x88);
-        v[c + 12] = _mm512_shuffle_i32x4(top_odd, end_odd, 0xdd);
-    }
+    for (int c = 0; c < 4; ++c)
+        join_fours(b[c], b[c + 4], b[c + 8], b[c + 12],
+                   [&](int i, __m512i x) { v[c + 4 * i] = x; });
 }
 
 // 64 bytes from each of 16 columns (p + offset[j]), transposed (kBytes: see transpose_16x16): bytes

@@ -123,7 +123,8 @@ TEST_P(GemmIsa, RowsHaveTheSameBitsWhateverMAndThreads) {
                           {DType::kE4M3, DType::kE4M3, 1100}, {DType::kE4M3, DType::kE4M3, 2100},
                           {DType::kI8, DType::kE4M3, 1100},   {DType::kBF16, DType::kBF16, 320},
                           {DType::kBF16, DType::kBF16, 4700}, {DType::kBF16, DType::kE4M3, 4096},
-                          {DType::kI8, DType::kE4M3, 4096},   {DType::kBF16, DType::kBF16, 4096}};
+                          {DType::kI8, DType::kE4M3, 4096},   {DType::kBF16, DType::kBF16, 4096},
+                          {DType::kI8, DType::kE4M3, 2088}};
     for (const auto& [a_type, b_type, k] : cases) {
         const Rows a = random_rows(random, a_type, m, k);
         const OwnedWeight b = random_weight(random, b_type, n, k, 8);  // starts inside a line
@@ -132,7 +133,8 @@ TEST_P(GemmIsa, RowsHaveTheSameBitsWhateverMAndThreads) {
         run_gemm(context.exec, {m, a.view, b.view, {whole.data(), DType::kF32, n}});
         for (const int threads : {1, 3}) {
             OpContext other(GetParam(), threads);
-            for (const int64_t step : {int64_t{1}, int64_t{3}, int64_t{7}, int64_t{12}, m}) {
+            for (const int64_t step :
+                 {int64_t{1}, int64_t{3}, int64_t{7}, int64_t{12}, int64_t{16}, m}) {
                 std::vector<float> pieces(whole.size());
                 for (int64_t row = 0; row < m; row += step) {
                     Activations part = a.view;

@@ -104,6 +104,7 @@ double multiply_peak(int64_t rounds) {
 
 // One lookup by the low 7 bits of a code.
 struct ByPermute {
+    static constexpr int kFewRows = 16;
     __m512i low, high;
     explicit ByPermute(int32_t largest)
         : low(_mm512_load_si512(kInt8TablesByCode.magnitude[largest])),

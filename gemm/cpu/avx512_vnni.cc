@@ -10,6 +10,7 @@ namespace {
 
 // Tables of 64 by largest - code: four shuffles each.
 struct ByShuffle {
+    static constexpr int kFewRows = 1;
     __m512i table, top;
     explicit ByShuffle(int32_t largest)
         : table(_mm512_load_si512(kInt8Tables.magnitude[largest])),

@@ -294,7 +294,8 @@ struct Int8V : Lanes256 {
         return total;
     }
 
-    static inline bool one_row(const NtTile& t) {
+    static inline bool without_panel(const NtTile& t) {
+        if (t.m != 1) return false;
         Row row{};
         if (!unpack_row(t, &row)) return false;
         alignas(32) float total[16] = {};

@@ -13,8 +13,8 @@
 //                                next.column() twice for each column on the way
 //   columns_first_rows(conflict) rows up to which all of k of columns comes before the next ones;
 //                                conflict: columns_conflict()
-//   one_row(t)                   a form of its own for a single row, of equal sums; false where it
-//                                does not serve this row, and has done nothing
+//   without_panel(t)             forms of its own for one or a few rows, of equal sums; false where
+//                                none serves these rows, and nothing is done
 // Everything is static inline: internal to the ISA file.
 
 #include <cstdint>
@@ -136,7 +136,7 @@ static inline void int8_blocks_first(const NtTile& t) {
 
 template <class V>
 static inline void int8_tile(const NtTile& tile) {
-    if (tile.m == 1 && V::one_row(tile)) return;
+    if (V::without_panel(tile)) return;
     const NtTile t = tile;
     if (t.m <= V::columns_first_rows(columns_conflict(t, 1))) return int8_columns_first<V>(t);
     int8_blocks_first<V>(t);

@@ -1,13 +1,14 @@
 #pragma once
 // V of int8_tile.h for AVX-512 VNNI. Lookup(largest).magnitudes(codes) gives the int8 magnitudes of
-// codes whose largest magnitude code is `largest`. Rows of A are stored as value + 128, unsigned;
-// what that adds is in `start`.
+// codes whose largest magnitude code is `largest`; Lookup::kFewRows: rows up to which there is no
+// panel. Rows of A are stored as value + 128, unsigned; what that adds is in `start`.
 
 #include <immintrin.h>
 
 #include <cstdint>
 
 #include "base/avx512.h"
+#include "gemm/cpu/int8_few_rows.h"
 #include "gemm/cpu/int8_tables.h"
 #include "gemm/cpu/int8_tile.h"
 #include "gemm/cpu/lanes512.h"
@@ -94,6 +95,9 @@ struct Int8Vnni : Lanes512 {
     static inline __m512i with_sign(__m512i x, __m512i codes) {
         return _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(codes), _mm512_setzero_si512(), x);
     }
+    static inline __m512i requantised(int32_t largest_code, __m512i codes) {
+        return with_sign(Lookup(largest_code).magnitudes(codes), codes);
+    }
 
     template <class Next>
     static inline void requantise(const uint8_t* b, const int64_t* offset, int64_t valid,
@@ -121,8 +125,7 @@ struct Int8Vnni : Lanes512 {
                 simd::transpose_16x16<4>(
                     [&](int j) {
                         next.column();
-                        const __m512i c = codes[g](j, half);
-                        return with_sign(Lookup(top[16 * g + j]).magnitudes(c), c);
+                        return requantised(top[16 * g + j], codes[g](j, half));
                     },
                     v);
 #pragma GCC unroll 16
@@ -143,6 +146,19 @@ struct Int8Vnni : Lanes512 {
             least = _mm512_min_epu8(
                 least, _mm512_min_epu8(_mm512_loadu_si512(a), _mm512_loadu_si512(a + 64)));
         return _mm512_testn_epi8_mask(least, least) != 0;  // stored + 128
+    }
+
+    // Few rows: measured on Zen 4, with one lookup for all codes. With four shuffles in its place a
+    // panel is as fast.
+    static inline bool without_panel(const NtTile& t) {
+        if (t.m == 1) return one_row(t);
+        if constexpr (Lookup::kFewRows > 1) {
+            if (t.m <= Lookup::kFewRows && t.k >= 512) {
+                int8_few_rows<Int8Vnni, Lookup::kFewRows>(t);
+                return true;
+            }
+        }
+        return false;
     }
 
     // 16 columns of one row at a time, straight from B. Signs move from codes to the row, where
