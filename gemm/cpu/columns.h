@@ -32,35 +32,46 @@ static inline bool columns_conflict(const NtTile& t, int64_t size) {
 }
 
 // Columns that conflict and start inside a line: a load takes two lines, and the second one is out
-// of L1 when its turn comes. So runs of kLanes of them are copied side by side, column by column:
-// each line then comes once. use(values, places, k) for each whole run: the columns from k on are
-// at values + places[j]. Returns where k goes on without copies. Faster on Zen 4, whose L1 has 8
-// ways; not measured elsewhere.
-template <class V, class Code, int64_t kRun, class Use>
+// of L1 when its turn comes. So runs of them are copied side by side, column by column: each line
+// then comes once. Faster on Zen 4, whose L1 has 8 ways; not measured elsewhere.
+static inline bool copies_pay(const NtTile& t, int64_t size) {
+    return t.prefetch_into_l2 && columns_conflict(t, size) &&
+           reinterpret_cast<uintptr_t>(t.b) % 64 != 0;
+}
+
+// kRun values from k on of each of kColumns columns, which start at offset[j]: values
+// [kColumns][kRun].
+template <class Code, int64_t kColumns, int64_t kRun>
+__attribute__((always_inline)) static inline void copy_columns(const NtTile& t,
+                                                               const int64_t* offset, int64_t k,
+                                                               Code* values) {
+    constexpr int64_t kStep = 64 / static_cast<int64_t>(sizeof(Code));
+    const auto* b = static_cast<const Code*>(t.b) + k;
+    for (int64_t j = 0; j < kColumns; ++j)
+        for (int64_t i = 0; i < kRun; i += kStep)
+            std::memcpy(values + j * kRun + i, b + offset[j] + i, 64);
+}
+
+// Where copies pay: use(values, places, k) for each whole run: the columns from k on are at values
+// + places[j]. Returns where k goes on without copies.
+template <class Code, int64_t kColumns, int64_t kRun, class Use>
 __attribute__((always_inline)) static inline int64_t with_copies(const NtTile& t,
                                                                  const int64_t* offset,
                                                                  const Use& use) {
-    constexpr int64_t kLine = 64;  // bytes
-    constexpr int64_t kStep = kLine / static_cast<int64_t>(sizeof(Code));
-    if (!t.prefetch_into_l2 || !columns_conflict(t, sizeof(Code)) ||
-        reinterpret_cast<uintptr_t>(t.b) % kLine == 0)
-        return 0;
-    alignas(kLine) Code values[V::kLanes * kRun];
-    int64_t places[V::kLanes];
-    for (int64_t j = 0; j < V::kLanes; ++j) places[j] = j * kRun;
+    if (!copies_pay(t, sizeof(Code))) return 0;
+    alignas(64) Code values[kColumns * kRun];
+    int64_t places[kColumns];
+    for (int64_t j = 0; j < kColumns; ++j) places[j] = j * kRun;
     int64_t k = 0;
     for (; k + kRun <= t.k; k += kRun) {
-        const auto* b = static_cast<const Code*>(t.b) + k;
-        for (int64_t j = 0; j < V::kLanes; ++j)
-            for (int64_t i = 0; i < kRun; i += kStep)
-                std::memcpy(&values[places[j] + i], b + offset[j] + i, kLine);
+        copy_columns<Code, kColumns, kRun>(t, offset, k, values);
         use(static_cast<const Code*>(values), static_cast<const int64_t*>(places), k);
     }
     return k;
 }
-// Values of a run: 1 KB of each column.
-template <class Code>
-inline constexpr int64_t kCopiedRun = 1024 / static_cast<int64_t>(sizeof(Code));
+// Values of a run of each of kGroups x 16 columns: 16 KB in all.
+template <class Code, int kGroups = 1>
+inline constexpr int64_t kCopiedRun = 1024 / kGroups / static_cast<int64_t>(sizeof(Code));
 
 // For functions that do nothing but prefetch: a call of one counts for g++ as one without effect.
 #define DSA_PREFETCHING __attribute__((always_inline)) inline

@@ -19,27 +19,69 @@ __attribute__((noinline)) static void load_raw(const Code* b, const int64_t* off
     V::load_columns(b, offset, valid, raw);
 }
 
+namespace {
+
+// A block of k of some columns, where they lie or, if that pays, in a copy of a run of blocks.
+template <class Code, int64_t kColumns, int64_t kRun>
+class Blocks {
+  public:
+    Blocks(const NtTile& t, const int64_t* offset)
+        : t_(t), in_b_(offset), copies_(copies_pay(t, sizeof(Code))), offsets_(offset) {
+        if (copies_)
+            for (int64_t j = 0; j < kColumns; ++j) in_copy_[j] = j * kRun;
+    }
+    // Blocks in ascending order: column j is at codes() + offsets()[j].
+    void start(int64_t k) {
+        if (copies_ && k % kRun == 0) {
+            copied_ = k + kRun <= t_.k;
+            if (copied_) copy_run(k);
+            offsets_ = copied_ ? in_copy_ : in_b_;
+        }
+        codes_ = copied_ ? values_ + k % kRun : static_cast<const Code*>(t_.b) + k;
+    }
+    const Code* codes() const { return codes_; }
+    const int64_t* offsets() const { return offsets_; }
+
+  private:
+    __attribute__((noinline)) void copy_run(int64_t k) {
+        copy_columns<Code, kColumns, kRun>(t_, in_b_, k, values_);
+    }
+
+    const NtTile& t_;
+    const int64_t* const in_b_;
+    const bool copies_;
+    bool copied_ = false;
+    const Code* codes_ = nullptr;
+    const int64_t* offsets_;
+    alignas(64) Code values_[kColumns * kRun];
+    int64_t in_copy_[kColumns];
+};
+
+}  // namespace
+
 // Sums of kRows rows x kGroups x kLanes columns from `col`: total [kGroups][kRows] vectors.
 template <class V, class Code, int kRows, int kGroups>
 static inline void few_rows_columns(const NtTile& t, int64_t col, float* total) {
     constexpr auto kBytes = static_cast<int64_t>(sizeof(Code));
     const typename V::State state = V::load_state();
-    const Code* b = static_cast<const Code*>(t.b);
-    NextColumns<kBytes> next(b + col * t.ldb, t, kGroups * V::kLanes);
-    int64_t offset[kGroups * V::kLanes];
+    constexpr int64_t kColumns = kGroups * V::kLanes;
+    NextColumns<kBytes> next(static_cast<const Code*>(t.b) + col * t.ldb, t, kColumns);
+    int64_t offset[kColumns];
     for (int g = 0; g < kGroups; ++g)
         column_offsets<V>(t, col + g * V::kLanes, offset + g * V::kLanes);
+    Blocks<Code, kColumns, kCopiedRun<Code, kGroups>> b(t, offset);
     const auto* a = static_cast<const typename V::Element*>(t.a);
-    for (int64_t k = 0; k < t.k; k += kBlockK, b += kBlockK, a += t.a_block_stride) {
+    for (int64_t k = 0; k < t.k; k += kBlockK, a += t.a_block_stride) {
+        b.start(k);
         typename V::Sum acc[kGroups * kRows];
 #pragma GCC unroll 16
         for (auto& x : acc) x = V::zero();
         for (int64_t part = 0; part < loaded_k<V>(t.k - k); part += V::kLoadK) {
             typename V::Raw raw[kGroups][V::kLoadK / 4 * V::template kRaws<Code>];
             for (int g = 0; g < kGroups; ++g)
-                load_raw<V>(b + part, offset + g * V::kLanes, t.k - k - part, raw[g]);
+                load_raw<V>(b.codes() + part, b.offsets() + g * V::kLanes, t.k - k - part, raw[g]);
             for (int64_t j = 0; j < V::kLoadK; j += 4) {
-                if (j % 16 == 0) next.lines(kGroups * V::kLanes * kBytes / 4);
+                if (j % 16 == 0) next.lines(kColumns * kBytes / 4);
 #pragma GCC unroll 4
                 for (int g = 0; g < kGroups; ++g)
                     V::template widen<Code>(

@@ -227,7 +227,7 @@ struct Int8Vnni : Lanes512 {
         NextColumns<1> next(b + col * t.ldb, t, kLanes);
         __m512 total = zero();
         constexpr int64_t kRun = kCopiedRun<uint8_t>;
-        const int64_t k = with_copies<Int8Vnni, uint8_t, kRun>(
+        const int64_t k = with_copies<uint8_t, kLanes, kRun>(
             t, offset, [&](const uint8_t* values, const int64_t* places, int64_t first) {
                 total = one_row_blocks(t, col, values, places, first, first + kRun, next, total);
             });

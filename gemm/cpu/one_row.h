@@ -91,7 +91,7 @@ static inline void one_row_columns(const NtTile& t, int64_t col, typename V::Sum
     if constexpr (kGroups == 1) {
         constexpr int64_t kRun = kCopiedRun<Code>;
         static_assert(kRun % (kBlocks * kBlockK) == 0);
-        k = with_copies<V, Code, kRun>(
+        k = with_copies<Code, V::kLanes, kRun>(
             t, offset, [&](const Code* values, const int64_t* places, int64_t first) {
                 for (int64_t i = 0; i < kRun; i += kBlocks * kBlockK)
                     add_blocks<V, Code, 1, kBlocks>(t, state, next, col, values + i, places,
