@@ -41,7 +41,8 @@ TokenCost token_cost(const ModelInfo& info, int64_t depth) {
     cost.weight_bytes = static_cast<double>(info.active_bytes);
     cost.cache_bytes = layers * (read * static_cast<double>(attention::kRecordBytes) +
                                  seen * static_cast<double>(indexer::kKeyBytes));
-    cost.linear_ops = 2.0 * static_cast<double>(info.active_parameters);
+    cost.head_ops = 2.0 * static_cast<double>(c.vocab_size * c.hidden_size);
+    cost.linear_ops = 2.0 * static_cast<double>(info.active_parameters) - cost.head_ops;
     const auto heads = static_cast<double>(c.num_attention_heads);
     const auto attention_dims =
         static_cast<double>(attention::kKeyDim + attention::kLatentDim);  // logits and values

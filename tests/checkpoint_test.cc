@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "dsa/error.h"
+#include "dsa/limits.h"
 #include "testing/checkpoint_builder.h"
 #include "testing/golden.h"
 
@@ -192,6 +193,9 @@ void check_sums(const ModelInfo& info, const Tensors& tensors) {
     EXPECT_EQ(info.parameters, all);
     EXPECT_EQ(info.mtp_parameters, mtp);
     EXPECT_EQ(info.active_parameters, std::llround(active));
+    const TokenCost cost = token_cost(info, 0);
+    EXPECT_EQ(cost.linear_ops + cost.head_ops, 2.0 * std::round(active));
+    EXPECT_EQ(cost.head_ops, 2.0 * static_cast<double>(c.vocab_size * c.hidden_size));
     ASSERT_EQ(info.tensors.size(), counts.size());
     for (const TensorSummary& s : info.tensors) EXPECT_EQ(s.count, counts[s.dtype]) << s.dtype;
 }

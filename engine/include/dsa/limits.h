@@ -29,12 +29,14 @@ class LimitMeter {
 };
 
 // What one token needs at least behind `depth` others: weights that are read (in a batch they are
-// shared), cache records and index keys; operations of the products with weights, and of scores and
+// shared), cache records and index keys; operations of the products with weights of the layers, of
+// the head (only where logits are wanted: of a prefill's tokens the last), and of scores and
 // attention (these are never int8).
 struct TokenCost {
     double weight_bytes = 0;
     double cache_bytes = 0;
     double linear_ops = 0;
+    double head_ops = 0;
     double context_ops = 0;
 };
 TokenCost token_cost(const ModelInfo& info, int64_t depth);
