@@ -81,7 +81,8 @@ void sparse_mla(Exec& exec, const SparseMlaParams& p) {
         });
         return;
     }
-    const int64_t most = num_splits(p.ld_indices);
+    // Not num_splits(p.ld_indices): the first of these would all be one thread's.
+    const int64_t most = num_splits(*std::max_element(p.lengths, p.lengths + p.num_tokens));
     auto* partials = exec.scratch.alloc<float>(p.num_tokens * most * partial_floats(p.num_heads));
     exec.pool.parallel_for(p.num_tokens * most, [&](int64_t begin, int64_t end, int thread) {
         for (int64_t i = begin; i < end; ++i) {

@@ -1,6 +1,7 @@
 #include "gemm/products.h"
 
 #include <algorithm>
+#include <memory>
 
 #include "base/check.h"
 #include "gemm/cpu/select.h"
@@ -129,16 +130,32 @@ int64_t tile_rows(Isa isa, DType form, int64_t m) {
     return ceil_div(m, std::max<int64_t>(1, ceil_div(m, most)));
 }
 
-// Units first .. last of a task; they are ordered by row part, then by columns.
-void run_units(Isa isa, Task t, int64_t first, int64_t last, uint8_t* scratch) {
-    if (t.rows.packed == nullptr) {
-        uint8_t* row = scratch + cpu::kNtScratchBytes;
-        auto* scale = reinterpret_cast<float*>(row + Arena::bytes_for<float>(padded(t.b.k)));
-        prepare(isa, t.rows, 1, t.b.k, row, kScaleBlock, scale, row + packed_bytes(1, t.b.k));
-        t.rows.packed = row;
-        t.rows.own_scale = scale;
-        t.rows.block_stride = kScaleBlock;
+// The row that a thread has made ready for itself, which several tasks or calls may share.
+struct alignas(64) OwnRow {
+    const void* a = nullptr;
+    const bf16* up = nullptr;
+    DType form = DType::kBF16;
+    int64_t k = 0;
+};
+
+// The only row of a task, packed at `buffer` unless it is there already.
+Rows packed_row(Isa isa, const Task& t, uint8_t* buffer, OwnRow& own) {
+    auto* scale = reinterpret_cast<float*>(buffer + Arena::bytes_for<float>(padded(t.b.k)));
+    const Rows& rows = t.rows;
+    if (own.a != rows.a.data || own.up != rows.up || own.form != rows.form || own.k != t.b.k) {
+        prepare(isa, rows, 1, t.b.k, buffer, kScaleBlock, scale, buffer + packed_bytes(1, t.b.k));
+        own = {rows.a.data, rows.up, rows.form, t.b.k};
     }
+    Rows packed = rows;
+    packed.packed = buffer;
+    packed.own_scale = scale;
+    packed.block_stride = kScaleBlock;
+    return packed;
+}
+
+// Units first .. last of a task; they are ordered by row part, then by columns.
+void run_units(Isa isa, Task t, int64_t first, int64_t last, uint8_t* scratch, OwnRow& own) {
+    if (t.rows.packed == nullptr) t.rows = packed_row(isa, t, scratch + cpu::kNtScratchBytes, own);
     const int64_t steps = column_steps(t);
     while (first < last) {
         const int64_t part = first / steps;
@@ -220,7 +237,8 @@ int64_t pack_rows_bytes(int64_t m, int64_t k, int num_threads) {
 }
 
 int64_t run_tasks_bytes(int64_t k, int num_threads) {
-    return Arena::bytes_for<uint8_t>(num_threads * thread_bytes(k));
+    return Arena::bytes_for<uint8_t>(num_threads * thread_bytes(k)) +
+           Arena::bytes_for<OwnRow>(num_threads) + Arena::bytes_for<TakenPieces>(num_threads);
 }
 
 void run_tasks(Exec& exec, std::span<Task> tasks) {
@@ -235,6 +253,10 @@ void run_tasks(Exec& exec, std::span<Task> tasks) {
     const Arena::Scope scope(exec.scratch);
     const int64_t scratch_bytes = thread_bytes(k);
     auto* scratch = exec.scratch.alloc<uint8_t>(exec.pool.num_threads() * scratch_bytes);
+    auto* own = exec.scratch.alloc<OwnRow>(exec.pool.num_threads());
+    std::fill_n(own, exec.pool.num_threads(), OwnRow{});
+    auto* taken = exec.scratch.alloc<TakenPieces>(exec.pool.num_threads());
+    std::uninitialized_default_construct_n(taken, exec.pool.num_threads());
     for_each_range(
         exec.pool, static_cast<int64_t>(tasks.size()),
         [&](int64_t i) {
@@ -242,9 +264,10 @@ void run_tasks(Exec& exec, std::span<Task> tasks) {
             if (t.m == 0) return TaskSize{0, 0};
             return TaskSize{t.row_parts * column_steps(t), part_rows(t) * t.b.k};
         },
+        taken,
         [&](int64_t i, int64_t first, int64_t last, int thread) {
             run_units(exec.isa, tasks[static_cast<size_t>(i)], first, last,
-                      scratch + thread * scratch_bytes);
+                      scratch + thread * scratch_bytes, own[thread]);
         });
 }
 

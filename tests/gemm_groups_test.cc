@@ -4,10 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <string>
+#include <vector>
 
 #include "gemm/cpu/select.h"
 #include "gemm/gemm.h"
+#include "gemm/schedule.h"
 #include "testing/gemm_operands.h"
 
 namespace dsa::gemm {
@@ -22,6 +25,33 @@ using testing::random_weight;
 using testing::Rows;
 using testing::run_gemm;
 using testing::weight_at;
+
+// Tasks of any sizes and costs, by any number of threads: each unit once.
+TEST(Schedule, RunsEveryUnitOnce) {
+    Random random(12);
+    for (const int threads : {1, 2, 3, 5}) {
+        OpContext context(Isa::kPortable, threads);
+        std::vector<TakenPieces> taken(static_cast<size_t>(threads));
+        for (int round = 0; round < 200; ++round) {
+            const int64_t most = int64_t{1} << random.below(9);
+            std::vector<TaskSize> sizes(static_cast<size_t>(1 + random.below(6)));
+            for (TaskSize& s : sizes) s = {random.below(most + 1), 1 + random.below(1000)};
+            std::vector<std::vector<std::atomic<int>>> runs;
+            runs.reserve(sizes.size());
+            for (const TaskSize& s : sizes) runs.emplace_back(static_cast<size_t>(s.units));
+            for_each_range(
+                context.exec.pool, static_cast<int64_t>(sizes.size()),
+                [&](int64_t i) { return sizes[static_cast<size_t>(i)]; }, taken.data(),
+                [&](int64_t task, int64_t first, int64_t last, int thread) {
+                    EXPECT_LT(thread, threads);
+                    for (int64_t unit = first; unit < last; ++unit)
+                        runs[static_cast<size_t>(task)][static_cast<size_t>(unit)] += 1;
+                });
+            for (const auto& task : runs)
+                for (const auto& count : task) ASSERT_EQ(count, 1) << threads << " threads";
+        }
+    }
+}
 
 class GroupsIsa : public ::testing::TestWithParam<Isa> {};
 INSTANTIATE_TEST_SUITE_P(All, GroupsIsa, ::testing::ValuesIn(supported_isas()),
