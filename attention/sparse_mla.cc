@@ -54,9 +54,12 @@ uint16_t* output_of(const SparseMlaParams& p, int64_t token) {
 
 void sparse_mla(Exec& exec, const SparseMlaParams& p) {
     DSA_CHECK(p.num_heads >= 1, "sparse_mla: ", p.num_heads, " heads, expected >= 1");
-    for (int64_t t = 0; t < p.num_tokens; ++t)
+    int64_t longest = 0;
+    for (int64_t t = 0; t < p.num_tokens; ++t) {
         DSA_CHECK(p.lengths[t] >= 1 && p.lengths[t] <= p.ld_indices, "sparse_mla: query ", t,
                   " has ", p.lengths[t], " selected positions, expected 1 to ", p.ld_indices);
+        longest = std::max<int64_t>(longest, p.lengths[t]);
+    }
     using namespace cpu;
     const Kernels& kernels = DSA_SELECT_KERNELS(exec.isa);
     const Arena::Scope scope(exec.scratch);
@@ -82,7 +85,7 @@ void sparse_mla(Exec& exec, const SparseMlaParams& p) {
         return;
     }
     // Not num_splits(p.ld_indices): the first of these would all be one thread's.
-    const int64_t most = num_splits(*std::max_element(p.lengths, p.lengths + p.num_tokens));
+    const int64_t most = num_splits(longest);
     auto* partials = exec.scratch.alloc<float>(p.num_tokens * most * partial_floats(p.num_heads));
     exec.pool.parallel_for(p.num_tokens * most, [&](int64_t begin, int64_t end, int thread) {
         for (int64_t i = begin; i < end; ++i) {

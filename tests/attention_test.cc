@@ -163,6 +163,18 @@ TEST_P(AttentionIsa, QueriesHaveTheSameBitsWhateverTheirCompanyAndThreads) {
         }
 }
 
+TEST_P(AttentionIsa, NoQueriesAreNoWork) {
+    Random random(4);
+    Problem p(random, 1, 4, 64, 100, true);
+    std::vector<bf16> out(static_cast<size_t>(p.heads * kLatentDim), to_bf16(3.0F));
+    for (const int threads : {1, 2}) {
+        OpContext context(GetParam(), threads);
+        sparse_mla(context.exec, {0, p.heads, p.q.data(), p.indices.data(), p.topk, nullptr,
+                                  static_cast<float>(kScale), p.cache.view(), out.data()});
+    }
+    for (const bf16 x : out) ASSERT_EQ(to_float(x), 3.0F);
+}
+
 TEST_P(AttentionIsa, ANanThatIsSelectedShows) {
     Random random(3);
     Problem p(random, 1, 4, 64, 100, true);
