@@ -55,8 +55,9 @@ double seconds_of(const std::function<void()>& work) {
 // Least seconds for `tokens` of one forward pass behind `depth`, with logits of the last.
 double least_seconds(const ModelInfo& info, const MachineLimits& limits, Precision precision,
                      int64_t depth, int64_t tokens) {
-    double bytes = token_cost(info, depth).weight_bytes;
-    double linear_ops = token_cost(info, depth).head_ops;
+    const TokenCost first = token_cost(info, depth);
+    double bytes = first.weight_bytes;
+    double linear_ops = first.head_ops;
     double context_ops = 0;
     for (int64_t i = 0; i < tokens; ++i) {
         const TokenCost cost = token_cost(info, depth + i);

@@ -1,7 +1,6 @@
 #include "gemm/products.h"
 
 #include <algorithm>
-#include <memory>
 
 #include "base/check.h"
 #include "gemm/cpu/select.h"
@@ -135,16 +134,19 @@ struct alignas(64) OwnRow {
     const void* a = nullptr;
     const bf16* up = nullptr;
     DType form = DType::kBF16;
+    ScaleFormat scale_format = ScaleFormat::kUe8m0;
     int64_t k = 0;
+    bool operator==(const OwnRow&) const = default;
 };
 
 // The only row of a task, packed at `buffer` unless it is there already.
 Rows packed_row(Isa isa, const Task& t, uint8_t* buffer, OwnRow& own) {
     auto* scale = reinterpret_cast<float*>(buffer + Arena::bytes_for<float>(padded(t.b.k)));
     const Rows& rows = t.rows;
-    if (own.a != rows.a.data || own.up != rows.up || own.form != rows.form || own.k != t.b.k) {
+    const OwnRow wanted{rows.a.data, rows.up, rows.form, rows.scale_format, t.b.k};
+    if (own != wanted) {
         prepare(isa, rows, 1, t.b.k, buffer, kScaleBlock, scale, buffer + packed_bytes(1, t.b.k));
-        own = {rows.a.data, rows.up, rows.form, t.b.k};
+        own = wanted;
     }
     Rows packed = rows;
     packed.packed = buffer;
@@ -238,7 +240,7 @@ int64_t pack_rows_bytes(int64_t m, int64_t k, int num_threads) {
 
 int64_t run_tasks_bytes(int64_t k, int num_threads) {
     return Arena::bytes_for<uint8_t>(num_threads * thread_bytes(k)) +
-           Arena::bytes_for<OwnRow>(num_threads) + Arena::bytes_for<TakenPieces>(num_threads);
+           Arena::bytes_for<OwnRow>(num_threads) + for_each_range_bytes(num_threads);
 }
 
 void run_tasks(Exec& exec, std::span<Task> tasks) {
@@ -255,16 +257,13 @@ void run_tasks(Exec& exec, std::span<Task> tasks) {
     auto* scratch = exec.scratch.alloc<uint8_t>(exec.pool.num_threads() * scratch_bytes);
     auto* own = exec.scratch.alloc<OwnRow>(exec.pool.num_threads());
     std::fill_n(own, exec.pool.num_threads(), OwnRow{});
-    auto* taken = exec.scratch.alloc<TakenPieces>(exec.pool.num_threads());
-    std::uninitialized_default_construct_n(taken, exec.pool.num_threads());
     for_each_range(
-        exec.pool, static_cast<int64_t>(tasks.size()),
+        exec, static_cast<int64_t>(tasks.size()),
         [&](int64_t i) {
             const Task& t = tasks[static_cast<size_t>(i)];
             if (t.m == 0) return TaskSize{0, 0};
             return TaskSize{t.row_parts * column_steps(t), part_rows(t) * t.b.k};
         },
-        taken,
         [&](int64_t i, int64_t first, int64_t last, int thread) {
             run_units(exec.isa, tasks[static_cast<size_t>(i)], first, last,
                       scratch + thread * scratch_bytes, own[thread]);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <memory>
 
 #include "base/exec.h"
 
@@ -40,10 +41,9 @@ struct alignas(64) TakenPieces {
 // Calls body(task, first, last, thread) for ranges of units that cover every task; size(i) gives
 // TaskSize of task i. Each thread has a contiguous range of its own, in pieces; a thread that is
 // done with its pieces takes those that others have left: cores that somebody else uses too do not
-// keep pace. taken: one for each thread of the pool.
+// keep pace.
 template <typename Size, typename Body>
-void for_each_range(ThreadPool& pool, int64_t num_tasks, const Size& size, TakenPieces* taken,
-                    const Body& body) {
+void for_each_range(Exec& exec, int64_t num_tasks, const Size& size, const Body& body) {
     constexpr int64_t kMostPieces = 16;
     constexpr int64_t kLeastUnits = 4;  // of a piece
     int64_t total = 0;
@@ -53,15 +53,17 @@ void for_each_range(ThreadPool& pool, int64_t num_tasks, const Size& size, Taken
         if (size(i).units > 0) unit_cost = std::max(unit_cost, size(i).unit_cost);
     }
     if (total == 0) return;
-    const int64_t threads = pool.num_threads();
-    const int64_t pieces =
-        std::clamp<int64_t>(total / threads / (unit_cost * kLeastUnits), 1, kMostPieces);
+    const int64_t threads = exec.pool.num_threads();
+    const int64_t pieces = std::clamp<int64_t>(total / threads / (unit_cost * kLeastUnits), 1,
+                                               threads > 1 ? kMostPieces : 1);
     const int64_t all = threads * pieces;
     const auto start = [&](int64_t piece) {
         return total / all * piece + total % all * piece / all;
     };
-    for (int64_t t = 0; t < threads; ++t) taken[t].count.store(0, std::memory_order_relaxed);
-    pool.parallel_for(threads, [&](int64_t, int64_t, int thread) {
+    const Arena::Scope scope(exec.scratch);
+    auto* taken = exec.scratch.alloc<TakenPieces>(threads);
+    std::uninitialized_default_construct_n(taken, threads);
+    exec.pool.parallel_for(threads, [&](int64_t, int64_t, int thread) {
         for (int64_t i = 0; i < threads; ++i) {
             const int64_t owner = (thread + i) % threads;
             std::atomic<int64_t>& count = taken[owner].count;
@@ -74,6 +76,11 @@ void for_each_range(ThreadPool& pool, int64_t num_tasks, const Size& size, Taken
             }
         }
     });
+}
+
+// Scratch that for_each_range takes.
+inline int64_t for_each_range_bytes(int num_threads) {
+    return Arena::bytes_for<TakenPieces>(num_threads);
 }
 
 }  // namespace dsa::gemm

@@ -1,5 +1,5 @@
 // Grouped products, layers, and batched slices of one weight: equal to the dense products of their
-// rows, or to double precision.
+// rows, or to double precision. And the split of work that they share.
 
 #include <gtest/gtest.h>
 
@@ -31,7 +31,6 @@ TEST(Schedule, RunsEveryUnitOnce) {
     Random random(12);
     for (const int threads : {1, 2, 3, 5}) {
         OpContext context(Isa::kPortable, threads);
-        std::vector<TakenPieces> taken(static_cast<size_t>(threads));
         for (int round = 0; round < 200; ++round) {
             const int64_t most = int64_t{1} << random.below(9);
             std::vector<TaskSize> sizes(static_cast<size_t>(1 + random.below(6)));
@@ -40,8 +39,8 @@ TEST(Schedule, RunsEveryUnitOnce) {
             runs.reserve(sizes.size());
             for (const TaskSize& s : sizes) runs.emplace_back(static_cast<size_t>(s.units));
             for_each_range(
-                context.exec.pool, static_cast<int64_t>(sizes.size()),
-                [&](int64_t i) { return sizes[static_cast<size_t>(i)]; }, taken.data(),
+                context.exec, static_cast<int64_t>(sizes.size()),
+                [&](int64_t i) { return sizes[static_cast<size_t>(i)]; },
                 [&](int64_t task, int64_t first, int64_t last, int thread) {
                     EXPECT_LT(thread, threads);
                     for (int64_t unit = first; unit < last; ++unit)

@@ -69,7 +69,7 @@ __attribute__((always_inline)) static inline int64_t with_copies(const NtTile& t
     }
     return k;
 }
-// Values of a run of each of kGroups x 16 columns: 16 KB in all.
+// Values of a run of each of kGroups x kLanes columns: 16 KB in all at most.
 template <class Code, int kGroups = 1>
 inline constexpr int64_t kCopiedRun = 1024 / kGroups / static_cast<int64_t>(sizeof(Code));
 

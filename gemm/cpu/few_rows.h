@@ -24,6 +24,8 @@ namespace {
 // A block of k of some columns, where they lie or, if that pays, in a copy of a run of blocks.
 template <class Code, int64_t kColumns, int64_t kRun>
 class Blocks {
+    static_assert(kRun % kBlockK == 0);
+
   public:
     Blocks(const NtTile& t, const int64_t* offset)
         : t_(t), in_b_(offset), copies_(copies_pay(t, sizeof(Code))), offsets_(offset) {
