@@ -30,10 +30,11 @@ struct NtTile {
     void* d;  // bf16 or f32
     int64_t ldd;
     bool d_is_f32;
-    void* scratch;          // kNtScratchBytes: sums and a widened panel of B
+    void* scratch;          // kNtScratchBytes: sums and two widened panels of B
     bool prefetch_into_l2;  // what is read much later; false: into L1
 };
-inline constexpr int64_t kNtScratchBytes = (kTileRows * kTileColumns + kColumnStep * kBlockK) * 4;
+inline constexpr int64_t kNtScratchBytes =
+    (kTileRows * kTileColumns + 2 * kColumnStep * kBlockK) * 4;
 
 // Rows of A as the nt kernels want them: `element_size` bytes a value, blocks of 128 of k, zeros up
 // to the end of the last one.

@@ -32,6 +32,7 @@
 // fp32 beside. Everything is static inline: internal to the ISA file.
 
 #include <cstdint>
+#include <utility>
 
 #include "gemm/cpu/columns.h"
 #include "gemm/cpu/few_rows.h"
@@ -85,38 +86,84 @@ static inline void multiply_some(int64_t rows, const typename V::Element* a,
     if constexpr (kRows > 1) multiply_some<V, kRows - 1>(rows, a, b, num_k, scale, first, c);
 }
 
-// 128 of k (valid of them) of 2 * kLanes columns from `col`.
+// kLoadK values of k from `part` of a block on, whose columns are at b + offset[j], as far as the
+// `valid` ones of the block go, into a panel as its columns of `group`.
+template <class V, class Code, class Next>
+__attribute__((always_inline)) static inline void widen_part(const typename V::State& state,
+                                                             const Code* b, const int64_t* offset,
+                                                             int64_t valid, int64_t group,
+                                                             int64_t part, Next& next,
+                                                             typename V::Element* panel) {
+    constexpr int64_t kVec = V::kLanes * V::kStepK;
+    constexpr int64_t kRaws = V::template kRaws<Code>;
+    typename V::Raw raw[V::kLoadK / 4 * kRaws];
+    V::load_columns(b + part, offset, valid - part, raw);
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < V::kLoadK; i += 4) {
+        if (i % (kBlockK / V::kLanes / 2) == 0) next.column();  // twice for each column
+        V::template widen<Code>(state, raw + i / 4 * kRaws, [&](int64_t step, auto column) {
+            V::store(panel + ((part + i) / V::kStepK + step) * 2 * kVec + group * kVec, column);
+        });
+    }
+}
+
+// 128 of k (as many as there are) of 2 * kLanes columns from `col`.
 template <class V, class Code, class Next>
 __attribute__((noinline)) static void widen_panel(const NtTile& t, int64_t k, int64_t col,
                                                   Next next, typename V::Element* panel) {
     const typename V::State state = V::load_state();
     const auto* b = static_cast<const Code*>(t.b) + k;
-    constexpr int64_t kVec = V::kLanes * V::kStepK;
-    constexpr int64_t kRaws = V::kLoadK / 4 * V::template kRaws<Code>;
-    for (int g = 0; g < 2; ++g) {
+    for (int64_t group = 0; group < 2; ++group) {
         int64_t offset[V::kLanes];
-        column_offsets<V>(t, col + g * V::kLanes, offset);
-        for (int64_t part = 0; part < loaded_k<V>(t.k - k); part += V::kLoadK) {
-            typename V::Raw raw[kRaws];
-            V::load_columns(b + part, offset, t.k - k - part, raw);
-#pragma GCC unroll 16
-            for (int64_t i = 0; i < V::kLoadK; i += 4) {
-                if (i % (kBlockK / V::kLanes / 2) == 0) next.column();  // twice for each column
-                V::template widen<Code>(
-                    state, raw + i / 4 * V::template kRaws<Code>, [&](int64_t step, auto column) {
-                        V::store(panel + ((part + i) / V::kStepK + step) * 2 * kVec + g * kVec,
-                                 column);
-                    });
-            }
-        }
+        column_offsets<V>(t, col + group * V::kLanes, offset);
+        for (int64_t part = 0; part < loaded_k<V>(t.k - k); part += V::kLoadK)
+            widen_part<V>(state, b, offset, t.k - k, group, part, next, panel);
     }
 }
 
-// Rows of a panel: as even as can be.
+// As widen_panel, but piece by piece: a piece is kLoadK values of kLanes columns. Prefetches the
+// next block of k.
+template <class V, class Code>
+class PanelPieces {
+  public:
+    static constexpr int64_t kParts = kBlockK / V::kLoadK;
+    static constexpr int64_t kPieces = 2 * kParts;
+
+    PanelPieces(const NtTile& t, int64_t k, int64_t col, typename V::Element* panel)
+        : b_(static_cast<const Code*>(t.b) + k), valid_(t.k - k), next_(t, k, col), panel_(panel) {
+        column_offsets<V>(t, col, offset_);
+        column_offsets<V>(t, col + V::kLanes, offset_ + V::kLanes);
+    }
+
+    // The next `count` pieces, or those that are left.
+    __attribute__((noinline)) void widen(int64_t count) {
+        const typename V::State state = V::load_state();
+        for (; count > 0 && done_ < kPieces; --count, ++done_) {
+            const int64_t group = done_ / kParts;
+            const int64_t part = done_ % kParts * V::kLoadK;
+            if (part < loaded_k<V>(valid_))
+                widen_part<V>(state, b_, offset_ + group * V::kLanes, valid_, group, part, next_,
+                              panel_);
+        }
+    }
+
+  private:
+    const Code* b_;
+    int64_t valid_;
+    int64_t offset_[2 * V::kLanes];
+    NextPanel<sizeof(Code)> next_;
+    typename V::Element* panel_;
+    int64_t done_ = 0;
+};
+
+// How often rows, at most kRows of them, meet a panel, and how many do: as even as can be.
+template <class V>
+static inline int64_t panel_steps(int64_t m) {
+    return (m + V::kRows - 1) / V::kRows;
+}
 template <class V>
 static inline int64_t panel_rows(int64_t m) {
-    const int64_t panels = (m + V::kRows - 1) / V::kRows;
-    return (m + panels - 1) / panels;
+    return (m + panel_steps<V>(m) - 1) / panel_steps<V>(m);
 }
 
 // Packed rows of the next block of k, before their first use.
@@ -141,10 +188,11 @@ static inline void row_scales(const NtTile& t, int64_t k, float* scale) {
 }
 
 // Adds the block of k from `k` to the sums of all rows and the widened panel's columns, from `col`.
-template <class V, class Code>
+// between(): called after each few rows, panel_steps() times in all.
+template <class V, class Code, class Between>
 static inline void multiply_widened(const NtTile& t, int64_t k, int64_t col,
                                     const typename V::Element* panel, const float* a_scale,
-                                    bool rows_change, float* c) {
+                                    bool rows_change, float* c, const Between& between) {
     const auto* a = static_cast<const typename V::Element*>(t.a) + k / kBlockK * t.a_block_stride;
     constexpr int64_t kColumns = 2 * V::kLanes;
     const int64_t step_rows = panel_rows<V>(t.m);
@@ -158,19 +206,31 @@ static inline void multiply_widened(const NtTile& t, int64_t k, int64_t col,
         if (rows_change) prefetch_rows<V>(a + t.a_block_stride + row * kBlockK, rows);
         multiply_some<V, V::kRows>(rows, a + row * kBlockK, panel, num_k, scale + row, k == 0,
                                    sums + row * kColumns);
+        between();
     }
 }
 
+// A block of k of all columns before the next one: what many rows have there stays in L2. Each
+// panel is widened among the products of the one before, which leave the units of shuffles idle.
 template <class V, class Code>
 static inline void nt_many_rows(const NtTile t, float* c, typename V::Element* panel) {
     constexpr int64_t kColumns = 2 * V::kLanes;
+    using Pieces = PanelPieces<V, Code>;
+    const int64_t step_pieces = (Pieces::kPieces + panel_steps<V>(t.m) - 1) / panel_steps<V>(t.m);
+    typename V::Element* next_panel = panel + kColumns * kBlockK;
     float a_scale[kTileRows];
+    Pieces pieces(t, 0, 0, panel);
+    pieces.widen(Pieces::kPieces);
     for (int64_t k = 0; k < t.k; k += kBlockK) {
         row_scales(t, k, a_scale);
         for (int64_t col = 0; col < t.n; col += kColumns) {
-            widen_panel<V, Code>(t, k, col, NextPanel<sizeof(Code)>(t, k, col), panel);
-            multiply_widened<V, Code>(t, k, col, panel, a_scale,
-                                      col + kColumns >= t.n && k + kBlockK < t.k, c);
+            const bool last_columns = col + kColumns >= t.n;
+            const bool rows_change = last_columns && k + kBlockK < t.k;
+            if (!last_columns) pieces = Pieces(t, k, col + kColumns, next_panel);
+            if (rows_change) pieces = Pieces(t, k + kBlockK, 0, next_panel);
+            multiply_widened<V, Code>(t, k, col, panel, a_scale, rows_change, c,
+                                      [&] { pieces.widen(step_pieces); });
+            std::swap(panel, next_panel);
         }
     }
     store_tile<V>(t, c);
@@ -185,7 +245,7 @@ static inline void nt_columns_first(const NtTile t, float* c, typename V::Elemen
         for (int64_t k = 0; k < t.k; k += kBlockK) {
             row_scales(t, k, a_scale);
             widen_panel<V, Code>(t, k, col, next_columns<sizeof(Code)>(t, kColumns, col, k), panel);
-            multiply_widened<V, Code>(t, k, col, panel, a_scale, false, c);
+            multiply_widened<V, Code>(t, k, col, panel, a_scale, false, c, [] {});
         }
     store_tile<V>(t, c);
 }
