@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "base/unrolled.h"
+
 namespace dsa::simd {
 
 // ---- widening ----
@@ -206,6 +208,30 @@ DSA_INLINE void load_columns(const uint16_t* p, const int64_t* offset, int64_t v
         return transpose_16x16<4>([&](int j) { return _mm512_loadu_si512(p + offset[j]); }, v);
     const __mmask32 mask = mask_32(valid > 0 ? valid : 0);
     transpose_16x16<4>([&](int j) { return _mm512_maskz_loadu_epi16(mask, p + offset[j]); }, v);
+}
+
+// 32 bytes from each of 16 columns, load(j), transposed: emit(i, dword i of each column, column 0
+// first) for i in 0 .. 7 (kBytes: see transpose_four). Halves of a vector cost fewer shuffles than
+// whole ones (transpose_16x16), and few registers.
+template <int kBytes, class Load, class Emit>
+DSA_INLINE void transpose_16x8(const Load& load, const Emit& emit) {
+    __m512i first[4];
+    __m512i second[4];
+    const auto pair = [&](int j) DSA_INLINE_LAMBDA {
+        return in_register(_mm512_inserti64x4(_mm512_castsi256_si512(load(j)), load(j + 4), 1));
+    };
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+        const __m512i x = pair(j);
+        const __m512i y = pair(j + 8);
+        first[j] = _mm512_shuffle_i32x4(x, y, 0x88);
+        second[j] = _mm512_shuffle_i32x4(x, y, 0xdd);
+    }
+    __m512i v[4];
+    transpose_four<kBytes>(first[0], first[1], first[2], first[3], v);
+    unrolled<4>([&](auto i) DSA_INLINE_LAMBDA { emit(i, v[i]); });
+    transpose_four<kBytes>(second[0], second[1], second[2], second[3], v);
+    unrolled<4>([&](auto i) DSA_INLINE_LAMBDA { emit(4 + i, v[i]); });
 }
 
 // 64 values of k (valid of them, zeros behind) of 16 columns: emit(step, lanes) for each value, as

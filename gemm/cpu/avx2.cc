@@ -13,13 +13,14 @@
 #include "gemm/cpu/panel_avx2.h"
 #include "gemm/cpu/read_lines.h"
 #include "gemm/cpu/rows_avx2.h"
+#include "gemm/cpu/widened_by_loads.h"
 
 namespace dsa::gemm::cpu {
 namespace {
 
 using avx2::load_bf16;
 
-struct V : Lanes256 {
+struct V : Lanes256, WidenedByLoads {
     using Vec = __m256;
     using Element = float;
     using Raw = __m256i;
@@ -48,6 +49,8 @@ struct V : Lanes256 {
     template <class Code>
     static constexpr int64_t kRaws = 2;
     template <class Code>
+    static constexpr int64_t kDirectK = kLoadK;
+    template <class Code>
     static constexpr float kWidened = sizeof(Code) == 1 ? 256.0F : 1.0F;
 
     static inline State load_state() { return {}; }
@@ -55,6 +58,9 @@ struct V : Lanes256 {
     static inline void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
     static inline Vec broadcast(const float* p) { return _mm256_broadcast_ss(p); }
     static inline __m256 dot(__m256 acc, Vec a, Vec b) { return _mm256_fmadd_ps(a, b, acc); }
+    static inline __m256 dot_at(__m256 acc, const float* a, Vec b) {
+        return dot(acc, broadcast(a), b);
+    }
 
     static constexpr int kLoopRows = 4;
     template <int kMany>

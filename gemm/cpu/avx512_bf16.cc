@@ -23,6 +23,7 @@ struct V : Lanes512 {
     static constexpr int kStepK = 2;
     static constexpr int kRows = 12;
     static constexpr int kFewRows = 16;
+    static constexpr int kRowsOfFourGroups = 2;
     template <class Code>
     static constexpr int kBlocksOfOneRow = sizeof(Code) == 1 ? 2 : 1;
 
@@ -37,6 +38,15 @@ struct V : Lanes512 {
     static inline Vec broadcast(const uint16_t* p) { return simd::broadcast_pair(p); }
     static inline Vec broadcast_a(const uint16_t* p) { return broadcast(p); }
     static inline __m512 dot(__m512 acc, Vec a, Vec b) { return simd::dot_bf16(acc, a, b); }
+
+    // With the pair broadcast by the product itself, which g++ does not do.
+    static inline __m512 dot_at(__m512 acc, const uint16_t* a, Vec b) {
+        __m512 sum;
+        asm("vdpbf16ps %3%{1to16%}, %2, %0"
+            : "=v"(sum)
+            : "0"(acc), "v"(b), "m"(*reinterpret_cast<const uint32_t*>(a)));
+        return sum;
+    }
 
     using Lanes512::load_columns;
     DSA_INLINE void load_columns(const uint8_t* b, const int64_t* offset, int64_t valid, Raw* out) {
@@ -58,13 +68,47 @@ struct V : Lanes512 {
     template <class Code>
     static constexpr float kWidened = 1.0F;
 
+    // A dword of each column.
     template <class Code, class Emit>
-    static inline void widen(const State& state, const Raw* raw, const Emit& emit) {
-        Vec first = raw[0];
-        Vec second = raw[sizeof(Code) - 1];
-        if constexpr (sizeof(Code) == 1) simd::e4m3_to_bf16_pairs(state, raw[0], &first, &second);
-        emit(0, first);
-        emit(1, second);
+    DSA_INLINE void widen_dword(const State& state, Raw x, const Emit& emit) {
+        if constexpr (sizeof(Code) == 1) {
+            Vec first;
+            Vec second;
+            simd::e4m3_to_bf16_pairs(state, x, &first, &second);
+            emit(0, first);
+            emit(1, second);
+        } else {
+            emit(0, x);
+        }
+    }
+    template <class Code, class Emit>
+    DSA_INLINE void widen(const State& state, const Raw* raw, const Emit& emit) {
+#pragma GCC unroll 2
+        for (int64_t i = 0; i < kRaws<Code>; ++i)
+            widen_dword<Code>(state, raw[i],
+                              [&](int64_t step, Vec column) { emit(i + step, column); });
+    }
+
+    // Half a line of each column at a time stays in registers.
+    template <class Code>
+    static constexpr int64_t kDirectK = 32 / sizeof(Code);
+    static constexpr bool kLinesInParts = true;
+    template <class, class Code, int kGroups, int kBlocks, class Between, class Emit>
+    DSA_INLINE void widen_direct(const State& state, const Code* b, const int64_t* offset,
+                                 const Between& between, const Emit& emit) {
+        between(kDirectK<Code>);
+        simd::unrolled<kGroups * kBlocks>([&](auto c) DSA_INLINE_LAMBDA {
+            const auto load = [&](int j) DSA_INLINE_LAMBDA {
+                return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(
+                    b + c / kGroups * kBlockK + offset[c % kGroups * kLanes + j]));
+            };
+            simd::transpose_16x8<sizeof(Code) == 1 ? 2 : 4>(
+                load, [&](int64_t i, Raw x) DSA_INLINE_LAMBDA {
+                    widen_dword<Code>(state, x, [&](int64_t step, Vec column) DSA_INLINE_LAMBDA {
+                        emit(c, 2 / static_cast<int64_t>(sizeof(Code)) * i + step, column);
+                    });
+                });
+        });
     }
 
     // nn: rows k and k + 1 of B, interleaved.

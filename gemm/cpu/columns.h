@@ -31,12 +31,13 @@ static inline bool columns_conflict(const NtTile& t, int64_t size) {
     return t.ldb * size % 4096 == 0;
 }
 
-// Columns that conflict and start inside a line: a load takes two lines, and the second one is out
-// of L1 when its turn comes. So runs of them are copied side by side, column by column: each line
-// then comes once. Faster on Zen 4, whose L1 has 8 ways; not measured elsewhere.
-static inline bool copies_pay(const NtTile& t, int64_t size) {
+// Columns that conflict and whose lines several loads take, because loads are parts of a line
+// (in_parts) or because columns start inside one: it is out of L1 when the next load's turn comes.
+// So runs of such columns are copied side by side, column by column: each line then comes once.
+// Faster on Zen 4, whose L1 has 8 ways; not measured elsewhere.
+static inline bool copies_pay(const NtTile& t, int64_t size, bool in_parts) {
     return t.prefetch_into_l2 && columns_conflict(t, size) &&
-           reinterpret_cast<uintptr_t>(t.b) % 64 != 0;
+           (in_parts || reinterpret_cast<uintptr_t>(t.b) % 64 != 0);
 }
 
 // kRun values from k on of each of kColumns columns, which start at offset[j]: values
@@ -52,13 +53,22 @@ __attribute__((always_inline)) static inline void copy_columns(const NtTile& t,
             std::memcpy(values + j * kRun + i, b + offset[j] + i, 64);
 }
 
+// What is left of k from k on, less than a block, of columns as above, zeros behind.
+template <class Code, int64_t kColumns, int64_t kRun>
+static inline void copy_rest(const NtTile& t, const int64_t* offset, int64_t k, Code* values) {
+    const auto* b = static_cast<const Code*>(t.b) + k;
+    for (int64_t j = 0; j < kColumns; ++j)
+        for (int64_t i = 0; i < kBlockK; ++i)
+            values[j * kRun + i] = i < t.k - k ? b[offset[j] + i] : Code{0};
+}
+
 // Where copies pay: use(values, places, k) for each whole run: the columns from k on are at values
 // + places[j]. Returns where k goes on without copies.
 template <class Code, int64_t kColumns, int64_t kRun, class Use>
 __attribute__((always_inline)) static inline int64_t with_copies(const NtTile& t,
                                                                  const int64_t* offset,
-                                                                 const Use& use) {
-    if (!copies_pay(t, sizeof(Code))) return 0;
+                                                                 bool in_parts, const Use& use) {
+    if (!copies_pay(t, sizeof(Code), in_parts)) return 0;
     alignas(64) Code values[kColumns * kRun];
     int64_t places[kColumns];
     for (int64_t j = 0; j < kColumns; ++j) places[j] = j * kRun;

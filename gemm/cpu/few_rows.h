@@ -6,18 +6,12 @@
 
 #include <cstdint>
 
+#include "base/unrolled.h"
 #include "gemm/cpu/columns.h"
 #include "gemm/cpu/kernels.h"
 #include "gemm/cpu/one_row.h"
 
 namespace dsa::gemm::cpu {
-
-// Not inlined: the loop of products keeps its registers (measured).
-template <class V, class Code>
-__attribute__((noinline)) static void load_raw(const Code* b, const int64_t* offset, int64_t valid,
-                                               typename V::Raw* raw) {
-    V::load_columns(b, offset, valid, raw);
-}
 
 namespace {
 
@@ -27,13 +21,18 @@ class Blocks {
     static_assert(kRun % kBlockK == 0);
 
   public:
-    Blocks(const NtTile& t, const int64_t* offset)
-        : t_(t), in_b_(offset), copies_(copies_pay(t, sizeof(Code))), offsets_(offset) {
-        if (copies_)
-            for (int64_t j = 0; j < kColumns; ++j) in_copy_[j] = j * kRun;
+    Blocks(const NtTile& t, const int64_t* offset, bool in_parts)
+        : t_(t), in_b_(offset), copies_(copies_pay(t, sizeof(Code), in_parts)), offsets_(offset) {
+        for (int64_t j = 0; j < kColumns; ++j) in_copy_[j] = j * kRun;
     }
-    // Blocks in ascending order: column j is at codes() + offsets()[j].
+    // Blocks in ascending order: column j is at codes() + offsets()[j], zeros behind its end.
     void start(int64_t k) {
+        if (t_.k - k < kBlockK) {
+            copy_rest<Code, kColumns, kRun>(t_, in_b_, k, values_);
+            codes_ = values_;
+            offsets_ = in_copy_;
+            return;
+        }
         if (copies_ && k % kRun == 0) {
             copied_ = k + kRun <= t_.k;
             if (copied_) copy_run(k);
@@ -71,31 +70,26 @@ static inline void few_rows_columns(const NtTile& t, int64_t col, float* total) 
     int64_t offset[kColumns];
     for (int g = 0; g < kGroups; ++g)
         column_offsets<V>(t, col + g * V::kLanes, offset + g * V::kLanes);
-    Blocks<Code, kColumns, kCopiedRun<Code, kGroups>> b(t, offset);
+    Blocks<Code, kColumns, kCopiedRun<Code, kGroups>> b(t, offset, V::kLinesInParts);
     const auto* a = static_cast<const typename V::Element*>(t.a);
     for (int64_t k = 0; k < t.k; k += kBlockK, a += t.a_block_stride) {
         b.start(k);
         typename V::Sum acc[kGroups * kRows];
 #pragma GCC unroll 16
         for (auto& x : acc) x = V::zero();
-        for (int64_t part = 0; part < loaded_k<V>(t.k - k); part += V::kLoadK) {
-            typename V::Raw raw[kGroups][V::kLoadK / 4 * V::template kRaws<Code>];
-            for (int g = 0; g < kGroups; ++g)
-                load_raw<V>(b.codes() + part, b.offsets() + g * V::kLanes, t.k - k - part, raw[g]);
-            for (int64_t j = 0; j < V::kLoadK; j += 4) {
-                if (j % 16 == 0) next.lines(kColumns * kBytes / 4);
-#pragma GCC unroll 4
-                for (int g = 0; g < kGroups; ++g)
-                    V::template widen<Code>(
-                        state, raw[g] + j / 4 * V::template kRaws<Code>,
-                        [&](int64_t step, auto column) {
-                            const auto* values = a + part + j + step * V::kStepK;
-#pragma GCC unroll 16
-                            for (int i = 0; i < kRows; ++i)
-                                acc[g * kRows + i] = V::dot(
-                                    acc[g * kRows + i], V::broadcast(values + i * kBlockK), column);
-                        });
-            }
+        const int64_t num_k = loaded_k<V>(t.k - k);
+        for (int64_t part = 0; part < num_k; part += V::template kDirectK<Code>) {
+            V::template widen_direct<V, Code, kGroups, 1>(
+                state, b.codes() + part, b.offsets(),
+                [&](int64_t values)
+                    DSA_INLINE_LAMBDA { next.lines(kColumns * kBytes * values / 64); },
+                [&](auto g, int64_t step, auto column) DSA_INLINE_LAMBDA {
+                    const auto* values = a + part + step * V::kStepK;
+                    simd::unrolled<kRows>([&](auto i) DSA_INLINE_LAMBDA {
+                        const int at = g * kRows + i;  // no reference: spills
+                        acc[at] = V::dot_at(acc[at], values + i * kBlockK, column);
+                    });
+                });
         }
         float* sum = total;
 #pragma GCC unroll 4

@@ -109,7 +109,7 @@ static inline void int8_few_rows_columns(const NtTile& t, int64_t col, float* to
     for (int r = 0; r < kRows; ++r) V::store_sum(total + r * V::kLanes, V::zero());
     constexpr int64_t kRun = kCopiedRun<uint8_t>;
     const int64_t k = with_copies<uint8_t, V::kLanes, kRun>(
-        t, offset, [&](const uint8_t* values, const int64_t* places, int64_t first) {
+        t, offset, false, [&](const uint8_t* values, const int64_t* places, int64_t first) {
             int8_few_rows_blocks<V, kRows>(t, col, values, places, first, first + kRun, next,
                                            total);
         });

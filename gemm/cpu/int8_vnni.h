@@ -228,7 +228,7 @@ struct Int8Vnni : Lanes512 {
         __m512 total = zero();
         constexpr int64_t kRun = kCopiedRun<uint8_t>;
         const int64_t k = with_copies<uint8_t, kLanes, kRun>(
-            t, offset, [&](const uint8_t* values, const int64_t* places, int64_t first) {
+            t, offset, false, [&](const uint8_t* values, const int64_t* places, int64_t first) {
                 total = one_row_blocks(t, col, values, places, first, first + kRun, next, total);
             });
         return k < t.k ? one_row_blocks(t, col, b + k, offset, k, t.k, next, total) : total;

@@ -17,7 +17,6 @@ struct Lanes512 {
     static constexpr int64_t kLanes = 16;
     static constexpr int64_t kLoadK = 64;
     static constexpr int kLoopRows = 13;
-    static constexpr int kRowsOfFourGroups = 4;
     // Measured on Zen 4 and, where prefetches ask for L1, on Zen 5: there not for short columns,
     // nor for the fewest rows of bf16 weights.
     template <class Code>

@@ -24,8 +24,15 @@
 //                                kRaws<Code> of Raw for each four of k
 //   State, load_state()          constants that widening keeps in registers
 //   widen<Code>(state, raw, emit)   four values of k: emit(step, Vec) for each step
+//   kDirectK<Code>, widen_direct<V, Code, kGroups, kBlocks>(state, b, offset, between, emit)
+//                                straight from B, without a panel: kDirectK values of k of chains c
+//                                in 0 .. kGroups * kBlocks - 1, block c / kGroups of group c %
+//                                kGroups of the columns at b + offset[]: emit(c, step, Vec);
+//                                between(n) on the way, for every n values of k
+//   kLinesInParts                whether its loads are parts of cache lines (copies_pay)
 //   kWidened<Code>               what widened values are less than true ones by: a power of two
 //   load(p), store(p, v), broadcast(p), dot(acc, a, b)
+//   dot_at(acc, p, b)            dot(acc, broadcast(p), b)
 //   store_columns(d, n, x, y)    the first n of the columns of two sums, as fp32 or bf16
 // Three forms with one order of operations: a single row straight from B (one_row.h), a few
 // likewise (few_rows.h), and blocks of 128 of k: B widened into a panel that all rows meet, sums in

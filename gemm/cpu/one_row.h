@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "base/unrolled.h"
 #include "gemm/cpu/columns.h"
 #include "gemm/cpu/kernels.h"
 
@@ -36,8 +37,8 @@ static inline void store_sums(const NtTile& t, int64_t row, int64_t col, typenam
     }
 }
 
-// Adds kBlocks blocks from k on of kGroups x kLanes columns to their totals; if several blocks, all
-// of them are whole. The columns are at b + offset[j], from k on.
+// Adds kBlocks blocks from k on of kGroups x kLanes columns to their totals. The columns are at b +
+// offset[j], from k on, zeros behind their end.
 template <class V, class Code, int kGroups, int kBlocks, class Next>
 static inline void add_blocks(const NtTile& t, const typename V::State& state, Next& next,
                               int64_t col, const Code* b, const int64_t* offset, int64_t k,
@@ -49,24 +50,15 @@ static inline void add_blocks(const NtTile& t, const typename V::State& state, N
 #pragma GCC unroll 4
     for (auto& x : acc) x = V::zero();
     const int64_t num_k = kBlocks > 1 ? kBlockK : loaded_k<V>(t.k - k);
-    for (int64_t part = 0; part < num_k; part += V::kLoadK) {
-        typename V::Raw raw[kChains][V::kLoadK / 4 * V::template kRaws<Code>];
-        for (int c = 0; c < kChains; ++c) {
-            const int64_t at = c / kGroups * kBlockK + part;
-            V::load_columns(b + at, offset + c % kGroups * V::kLanes, t.k - k - at, raw[c]);
-        }
-        for (int64_t j = 0; j < V::kLoadK; j += 4) {
-            if (j % 16 == 0) next.lines(kChains * V::kLanes * kBytes / 4);
-#pragma GCC unroll 4
-            for (int c = 0; c < kChains; ++c)
-                V::template widen<Code>(state, raw[c] + j / 4 * V::template kRaws<Code>,
-                                        [&](int64_t step, auto column) {
-                                            const auto value =
-                                                V::broadcast(a + c / kGroups * t.a_block_stride +
-                                                             part + j + step * V::kStepK);
-                                            acc[c] = V::dot(acc[c], value, column);
-                                        });
-        }
+    for (int64_t part = 0; part < num_k; part += V::template kDirectK<Code>) {
+        V::template widen_direct<V, Code, kGroups, kBlocks>(
+            state, b + part, offset,
+            [&](int64_t values)
+                DSA_INLINE_LAMBDA { next.lines(kChains * V::kLanes * kBytes * values / 64); },
+            [&](auto c, int64_t step, auto column) DSA_INLINE_LAMBDA {
+                const auto* values = a + c / kGroups * t.a_block_stride + part + step * V::kStepK;
+                acc[c] = V::dot_at(acc[c], values, column);
+            });
     }
 #pragma GCC unroll 4
     for (int c = 0; c < kChains; ++c) {
@@ -92,7 +84,8 @@ static inline void one_row_columns(const NtTile& t, int64_t col, typename V::Sum
         constexpr int64_t kRun = kCopiedRun<Code>;
         static_assert(kRun % (kBlocks * kBlockK) == 0);
         k = with_copies<Code, V::kLanes, kRun>(
-            t, offset, [&](const Code* values, const int64_t* places, int64_t first) {
+            t, offset, V::kLinesInParts,
+            [&](const Code* values, const int64_t* places, int64_t first) {
                 for (int64_t i = 0; i < kRun; i += kBlocks * kBlockK)
                     add_blocks<V, Code, 1, kBlocks>(t, state, next, col, values + i, places,
                                                     first + i, total);
@@ -104,8 +97,15 @@ static inline void one_row_columns(const NtTile& t, int64_t col, typename V::Sum
     if constexpr (kBlocks > 2)
         for (; k + 2 * kBlockK <= t.k; k += 2 * kBlockK)
             add_blocks<V, Code, kGroups, 2>(t, state, next, col, b + k, offset, k, total);
-    for (; k < t.k; k += kBlockK)
+    for (; k + kBlockK <= t.k; k += kBlockK)
         add_blocks<V, Code, kGroups, 1>(t, state, next, col, b + k, offset, k, total);
+    if (k < t.k) {
+        constexpr int64_t kColumns = kGroups * V::kLanes;
+        Code rest[kColumns * kBlockK];
+        copy_rest<Code, kColumns, kBlockK>(t, offset, k, rest);
+        for (int64_t j = 0; j < kColumns; ++j) offset[j] = j * kBlockK;
+        add_blocks<V, Code, kGroups, 1>(t, state, next, col, rest, offset, k, total);
+    }
 }
 
 template <class V, class Code, class Next = NextColumns<sizeof(Code)>>
