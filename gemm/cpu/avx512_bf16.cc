@@ -150,9 +150,9 @@ double multiply_peak(int64_t rounds) {
 struct ByPermute {
     static constexpr int kFewRows = 16;
     __m512i low, high;
-    explicit ByPermute(int32_t largest)
-        : low(_mm512_load_si512(kInt8TablesByCode.magnitude[largest])),
-          high(_mm512_load_si512(kInt8TablesByCode.magnitude[largest] + 64)) {}
+    explicit ByPermute(int32_t largest, const Int8TablesByCode& tables = kInt8TablesByCode)
+        : low(_mm512_load_si512(tables.magnitude[largest])),
+          high(_mm512_load_si512(tables.magnitude[largest] + 64)) {}
     inline __m512i magnitudes(__m512i codes) const {
         return _mm512_permutex2var_epi8(low, codes, high);
     }

@@ -36,19 +36,24 @@ static constexpr Int8Tables make_int8_tables() {
 
 static constexpr Int8Tables kInt8Tables = make_int8_tables();
 
-// The same by [largest][code], for a lookup that takes all 128 codes at once.
+// The same by [largest][code], for a lookup that takes all 128 codes at once, plus `base`.
 struct Int8TablesByCode {
     alignas(64) uint8_t magnitude[128][128];
 };
 
-static constexpr Int8TablesByCode make_int8_tables_by_code() {
+static constexpr Int8TablesByCode make_int8_tables_by_code(uint8_t base) {
     Int8TablesByCode t{};
+    for (auto& codes : t.magnitude)
+        for (uint8_t& x : codes) x = base;
     for (int64_t largest = 1; largest < 127; ++largest)
         for (int64_t below = 0; below < 64 && below <= largest; ++below)
-            t.magnitude[largest][largest - below] = kInt8Tables.magnitude[largest][below];
+            t.magnitude[largest][largest - below] =
+                static_cast<uint8_t>(base + kInt8Tables.magnitude[largest][below]);
     return t;
 }
 
-static constexpr Int8TablesByCode kInt8TablesByCode = make_int8_tables_by_code();
+static constexpr Int8TablesByCode kInt8TablesByCode = make_int8_tables_by_code(0);
+// For unsigned values + 128; the opposite of 128 + x is 128 - x there as well.
+static constexpr Int8TablesByCode kInt8TablesFrom128 = make_int8_tables_by_code(128);
 
 }  // namespace dsa::gemm::cpu

@@ -39,6 +39,15 @@ struct Int8Vnni : Lanes512 {
         return IntSum(_mm512_dpbusd_epi32(__m512i(acc), a, b));
     }
 
+    // Of b, unsigned, and four values at a, signed, broadcast by the product itself.
+    static inline IntSum dot_at(IntSum acc, const uint8_t* a, Vec b) {
+        IntSum sum;
+        asm("vpdpbusd %3%{1to16%}, %2, %0"
+            : "=v"(sum)
+            : "0"(acc), "v"(b), "m"(*reinterpret_cast<const uint32_t*>(a)));
+        return sum;
+    }
+
     static inline void pack_row(const int8_t* a, int64_t valid, uint8_t* out) {
         for (int64_t i = 0; i < kBlockK; i += 64) {
             const __mmask64 mask = simd::mask_64(valid > i ? valid - i : 0);
@@ -95,8 +104,10 @@ struct Int8Vnni : Lanes512 {
     static inline __m512i with_sign(__m512i x, __m512i codes) {
         return _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(codes), _mm512_setzero_si512(), x);
     }
-    static inline __m512i requantised(int32_t largest_code, __m512i codes) {
-        return with_sign(Lookup(largest_code).magnitudes(codes), codes);
+    template <class... Tables>
+    static inline __m512i requantised(int32_t largest_code, __m512i codes,
+                                      const Tables&... tables) {
+        return with_sign(Lookup(largest_code, tables...).magnitudes(codes), codes);
     }
 
     template <class Next>
@@ -153,7 +164,7 @@ struct Int8Vnni : Lanes512 {
     static inline bool without_panel(const NtTile& t) {
         if (t.m == 1) return one_row(t);
         if constexpr (Lookup::kFewRows > 1) {
-            if (t.m <= Lookup::kFewRows && t.k >= 512) {
+            if (t.m <= Lookup::kFewRows && t.k >= 512 && int8_few_rows_fit<Int8Vnni>(t)) {
                 int8_few_rows<Int8Vnni, Lookup::kFewRows>(t);
                 return true;
             }
