@@ -98,6 +98,9 @@ static inline __m512i in_register(__m512i x) {
     return x;
 }
 
+// Four bytes of memory of whatever type, for an operand of assembly.
+typedef uint32_t Dword __attribute__((may_alias));
+
 // ---- sums ----
 
 // Lane j of the result combines the 16 dwords of load(j). The order is the same for each j, so a

@@ -44,7 +44,7 @@ struct V : Lanes512 {
         __m512 sum;
         asm("vdpbf16ps %3%{1to16%}, %2, %0"
             : "=v"(sum)
-            : "0"(acc), "v"(b), "m"(*reinterpret_cast<const uint32_t*>(a)));
+            : "0"(acc), "v"(b), "m"(*reinterpret_cast<const simd::Dword*>(a)));
         return sum;
     }
 

@@ -44,7 +44,7 @@ struct Int8Vnni : Lanes512 {
         IntSum sum;
         asm("vpdpbusd %3%{1to16%}, %2, %0"
             : "=v"(sum)
-            : "0"(acc), "v"(b), "m"(*reinterpret_cast<const uint32_t*>(a)));
+            : "0"(acc), "v"(b), "m"(*reinterpret_cast<const simd::Dword*>(a)));
         return sum;
     }
 
