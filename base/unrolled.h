@@ -3,6 +3,7 @@
 // constant indices the compiler sees its elements as variables of their own from the start. (After
 // an unrolling pragma it does not always.)
 
+#include <type_traits>
 #include <utility>
 
 namespace dsa::simd {

@@ -20,7 +20,7 @@ namespace {
 
 using avx2::load_bf16;
 
-struct V : Lanes256, WidenedByLoads {
+struct V : Lanes256, WidenedByLoads<V> {
     using Vec = __m256;
     using Element = float;
     using Raw = __m256i;
@@ -49,8 +49,6 @@ struct V : Lanes256, WidenedByLoads {
     template <class Code>
     static constexpr int64_t kRaws = 2;
     template <class Code>
-    static constexpr int64_t kDirectK = kLoadK;
-    template <class Code>
     static constexpr float kWidened = sizeof(Code) == 1 ? 256.0F : 1.0F;
 
     static inline State load_state() { return {}; }
@@ -58,9 +56,6 @@ struct V : Lanes256, WidenedByLoads {
     static inline void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
     static inline Vec broadcast(const float* p) { return _mm256_broadcast_ss(p); }
     static inline __m256 dot(__m256 acc, Vec a, Vec b) { return _mm256_fmadd_ps(a, b, acc); }
-    static inline __m256 dot_at(__m256 acc, const float* a, Vec b) {
-        return dot(acc, broadcast(a), b);
-    }
 
     static constexpr int kLoopRows = 4;
     template <int kMany>

@@ -16,7 +16,7 @@
 namespace dsa::gemm::cpu {
 namespace {
 
-struct V : Lanes512, WidenedByLoads {
+struct V : Lanes512, WidenedByLoads<V> {
     using Vec = __m512;
     using Element = float;
     struct State {};
@@ -32,9 +32,6 @@ struct V : Lanes512, WidenedByLoads {
     static inline void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
     static inline Vec broadcast(const float* p) { return _mm512_set1_ps(*p); }
     static inline __m512 dot(__m512 acc, Vec a, Vec b) { return _mm512_fmadd_ps(a, b, acc); }
-    static inline __m512 dot_at(__m512 acc, const float* a, Vec b) {
-        return dot(acc, broadcast(a), b);
-    }
 
     static inline Vec load_b(const uint16_t* p, int64_t valid) {
         if (valid >= 16)
@@ -53,8 +50,6 @@ struct V : Lanes512, WidenedByLoads {
     static inline void pack_row(const Code* a, int64_t valid, float* out) {
         for (int64_t i = 0; i < kBlockK; i += 16) store(out + i, load_b(a + i, valid - i));
     }
-    template <class Code>
-    static constexpr int64_t kDirectK = kLoadK;
     template <class Code>
     static constexpr float kWidened = sizeof(Code) == 1 ? 256.0F : 1.0F;
 

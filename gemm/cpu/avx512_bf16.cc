@@ -37,9 +37,9 @@ struct V : Lanes512 {
     }
     static inline Vec broadcast(const uint16_t* p) { return simd::broadcast_pair(p); }
     static inline Vec broadcast_a(const uint16_t* p) { return broadcast(p); }
-    static inline __m512 dot(__m512 acc, Vec a, Vec b) { return simd::dot_bf16(acc, a, b); }
-
-    // With the pair broadcast by the product itself, which g++ does not do.
+    static inline __m512 dot(__m512 acc, Vec a, Vec b) { return simd::dot_bf16(acc, b, a); }
+    // With the pair broadcast by the product itself, which g++ does not do; memory can only be the
+    // last operand, so dot() has A there as well.
     static inline __m512 dot_at(__m512 acc, const uint16_t* a, Vec b) {
         __m512 sum;
         asm("vdpbf16ps %3%{1to16%}, %2, %0"
@@ -93,7 +93,7 @@ struct V : Lanes512 {
     template <class Code>
     static constexpr int64_t kDirectK = 32 / sizeof(Code);
     static constexpr bool kLinesInParts = true;
-    template <class, class Code, int kGroups, int kBlocks, class Between, class Emit>
+    template <class Code, int kGroups, int kBlocks, class Between, class Emit>
     DSA_INLINE void widen_direct(const State& state, const Code* b, const int64_t* offset,
                                  const Between& between, const Emit& emit) {
         between(kDirectK<Code>);

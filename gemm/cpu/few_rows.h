@@ -79,7 +79,7 @@ static inline void few_rows_columns(const NtTile& t, int64_t col, float* total) 
         for (auto& x : acc) x = V::zero();
         const int64_t num_k = loaded_k<V>(t.k - k);
         for (int64_t part = 0; part < num_k; part += V::template kDirectK<Code>) {
-            V::template widen_direct<V, Code, kGroups, 1>(
+            V::template widen_direct<Code, kGroups, 1>(
                 state, b.codes() + part, b.offsets(),
                 [&](int64_t values)
                     DSA_INLINE_LAMBDA { next.lines(kColumns * kBytes * values / 64); },

@@ -65,7 +65,8 @@ DSA_INLINE void requantise_four(const uint8_t* b, const int64_t* offset, __mmask
                                 const int32_t* top, int64_t j, Int8Half* half) {
     const auto column = [&](int64_t i) {
         const __m512i codes = _mm512_maskz_loadu_epi8(mask, b + offset[i]);
-        return simd::in_register(V::requantised(top[i], codes, kInt8TablesFrom128));
+        const typename V::LargestLookup lookup(top[i], kInt8TablesFrom128);
+        return simd::in_register(V::requantised(lookup, codes));
     };
     const __m512i x0 = column(4 * j);
     const __m512i x1 = column(4 * j + 1);

@@ -22,6 +22,7 @@ struct Int8Vnni : Lanes512 {
     // The type that the instruction has: g++ 12 keeps an array of __m512i in memory.
     typedef int IntSum __attribute__((vector_size(64)));
     using Element = uint8_t;
+    using LargestLookup = Lookup;
     static constexpr int kStepK = 4;
     static constexpr int kRows = 12;
     // Measured on Zen 5.
@@ -104,10 +105,8 @@ struct Int8Vnni : Lanes512 {
     static inline __m512i with_sign(__m512i x, __m512i codes) {
         return _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(codes), _mm512_setzero_si512(), x);
     }
-    template <class... Tables>
-    static inline __m512i requantised(int32_t largest_code, __m512i codes,
-                                      const Tables&... tables) {
-        return with_sign(Lookup(largest_code, tables...).magnitudes(codes), codes);
+    static inline __m512i requantised(const Lookup& lookup, __m512i codes) {
+        return with_sign(lookup.magnitudes(codes), codes);
     }
 
     template <class Next>
@@ -136,7 +135,7 @@ struct Int8Vnni : Lanes512 {
                 simd::transpose_16x16<4>(
                     [&](int j) {
                         next.column();
-                        return requantised(top[16 * g + j], codes[g](j, half));
+                        return requantised(Lookup(top[16 * g + j]), codes[g](j, half));
                     },
                     v);
 #pragma GCC unroll 16

@@ -24,7 +24,7 @@
 //                                kRaws<Code> of Raw for each four of k
 //   State, load_state()          constants that widening keeps in registers
 //   widen<Code>(state, raw, emit)   four values of k: emit(step, Vec) for each step
-//   kDirectK<Code>, widen_direct<V, Code, kGroups, kBlocks>(state, b, offset, between, emit)
+//   kDirectK<Code>, widen_direct<Code, kGroups, kBlocks>(state, b, offset, between, emit)
 //                                straight from B, without a panel: kDirectK values of k of chains c
 //                                in 0 .. kGroups * kBlocks - 1, block c / kGroups of group c %
 //                                kGroups of the columns at b + offset[]: emit(c, step, Vec);

@@ -51,7 +51,7 @@ static inline void add_blocks(const NtTile& t, const typename V::State& state, N
     for (auto& x : acc) x = V::zero();
     const int64_t num_k = kBlocks > 1 ? kBlockK : loaded_k<V>(t.k - k);
     for (int64_t part = 0; part < num_k; part += V::template kDirectK<Code>) {
-        V::template widen_direct<V, Code, kGroups, kBlocks>(
+        V::template widen_direct<Code, kGroups, kBlocks>(
             state, b + part, offset,
             [&](int64_t values)
                 DSA_INLINE_LAMBDA { next.lines(kChains * V::kLanes * kBytes * values / 64); },

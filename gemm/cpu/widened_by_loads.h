@@ -1,7 +1,7 @@
 #pragma once
-// V::widen_direct (nt_tile.h) by V::load_columns and V::widen: what is loaded goes through memory,
-// and chains of products take turns every four values of k. Everything is static inline: internal
-// to the ISA file.
+// What V needs to read straight from B (nt_tile.h), by V::load_columns and V::widen: what is loaded
+// goes through memory, and chains of products take turns every four values of k. Everything is
+// static inline: internal to the ISA file.
 
 #include <cstdint>
 
@@ -11,17 +11,25 @@
 namespace dsa::gemm::cpu {
 namespace {
 
+template <class V>
 struct WidenedByLoads {
     static constexpr bool kLinesInParts = false;
+    template <class Code>
+    static constexpr int64_t kDirectK = V::kLoadK;
+
+    template <class Sum, class Element, class Vec>
+    static inline Sum dot_at(Sum acc, const Element* a, Vec b) {
+        return V::dot(acc, V::broadcast(a), b);
+    }
+
     // Not inlined: the loop of products keeps its registers (measured).
-    template <class V, class Code>
-    __attribute__((noinline)) static void load_raw(const Code* b, const int64_t* offset,
-                                                   typename V::Raw* raw) {
+    template <class Code, class Raw>
+    __attribute__((noinline)) static void load_raw(const Code* b, const int64_t* offset, Raw* raw) {
         V::load_columns(b, offset, V::kLoadK, raw);
     }
 
-    template <class V, class Code, int kGroups, int kBlocks, class Between, class Emit>
-    __attribute__((always_inline)) static inline void widen_direct(const typename V::State& state,
+    template <class Code, int kGroups, int kBlocks, class State, class Between, class Emit>
+    __attribute__((always_inline)) static inline void widen_direct(const State& state,
                                                                    const Code* b,
                                                                    const int64_t* offset,
                                                                    const Between& between,
@@ -35,7 +43,7 @@ struct WidenedByLoads {
             if constexpr (kBlocks > 1) {
                 V::load_columns(from, columns, V::kLoadK, raw[c]);
             } else {
-                load_raw<V>(from, columns, raw[c]);
+                load_raw(from, columns, raw[c]);
             }
         }
         asm("" : "+m"(raw));  // in memory, whence values are converted
