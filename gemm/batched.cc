@@ -65,8 +65,9 @@ void batched_gemm_nt(Exec& exec, const BatchedGemmParams& p) {
                       t.k = p.k;
                       t.a = scratch + kNtScratchBytes;
                       t.a_block_stride = t.m * kScaleBlock;
-                      kernels.pack_rows({t.m, p.k, p.a + batch * p.a_stride + row * p.lda, false,
-                                         p.lda, scratch + kNtScratchBytes, t.a_block_stride});
+                      const bf16* a = p.a + batch * p.a_stride + row * p.lda;
+                      kernels.pack_rows({t.m, p.k, a, false, p.lda, scratch + kNtScratchBytes,
+                                         t.a_block_stride, nullptr});
                       t.b = weight_at(p.b, b_row, 0);
                       t.ldb = p.b.k;
                       if (p.b.is_fp8())

@@ -25,9 +25,18 @@ int64_t padded(int64_t k) {
     return num_blocks(k) * kScaleBlock;
 }
 
-// Packed rows of the widest element, and scales of their own.
+// Where packed rows go, from the first one on.
+struct PackedRows {
+    uint8_t* values;
+    int64_t block_stride;  // elements
+    float* scale;          // [rows, blocks of k] of rows that are quantised on the way
+    int32_t* start;        // of int8 rows: cpu::PackRows
+};
+
+// Of the widest element.
 int64_t packed_bytes(int64_t m, int64_t k) {
-    return Arena::bytes_for<float>(m * padded(k)) + Arena::bytes_for<float>(m * num_blocks(k));
+    return Arena::bytes_for<float>(m * padded(k)) + Arena::bytes_for<float>(m * num_blocks(k)) +
+           Arena::bytes_for<int32_t>(m * num_blocks(k));
 }
 
 int64_t column_steps(const Task& t) {
@@ -37,8 +46,9 @@ int64_t part_rows(const Task& t) {
     return ceil_div(t.m, t.row_parts);
 }
 
-void pack(Isa isa, const Activations& a, int64_t m, int64_t k, void* out, int64_t block_stride) {
-    const cpu::PackRows rows{m, k, a.data, a.dtype == DType::kE4M3, a.ld, out, block_stride};
+void pack(Isa isa, const Activations& a, int64_t m, int64_t k, const PackedRows& to) {
+    const bool is_e4m3 = a.dtype == DType::kE4M3;
+    const cpu::PackRows rows{m, k, a.data, is_e4m3, a.ld, to.values, to.block_stride, to.start};
     if (a.dtype == DType::kI8) {
         cpu::int8_kernels_for(isa).pack_rows(rows);
     } else {
@@ -51,11 +61,9 @@ int64_t row_buffer_bytes(int64_t k) {
     return align_up(k * int64_t{sizeof(bf16)}) + align_up(k);
 }
 
-// m rows to packed ones; `scale` [m, blocks of k] gets those of rows that are quantised here.
-void prepare(Isa isa, const Rows& rows, int64_t m, int64_t k, void* out, int64_t block_stride,
-             float* scale, uint8_t* buffer) {
-    if (rows.up == nullptr && !rows.are_quantised_here())
-        return pack(isa, rows.a, m, k, out, block_stride);
+// m rows to packed ones.
+void prepare(Isa isa, const Rows& rows, int64_t m, int64_t k, PackedRows to, uint8_t* buffer) {
+    if (rows.up == nullptr && !rows.are_quantised_here()) return pack(isa, rows.a, m, k, to);
     const cpu::Kernels& kernels = cpu::kernels_for(isa);
     auto* product = reinterpret_cast<uint16_t*>(buffer);
     uint8_t* codes = buffer + align_up(k * int64_t{sizeof(bf16)});
@@ -66,16 +74,17 @@ void prepare(Isa isa, const Rows& rows, int64_t m, int64_t k, void* out, int64_t
             x = product;
         }
         Activations row{x, rows.form, k, nullptr, 0, 0};
-        float* row_scale = scale + i * num_blocks(k);
         if (rows.form == DType::kE4M3) {
-            kernels.quantize_row(x, k, rows.scale_format == ScaleFormat::kUe8m0, codes, row_scale);
+            kernels.quantize_row(x, k, rows.scale_format == ScaleFormat::kUe8m0, codes, to.scale);
             row.data = codes;
         } else if (rows.form == DType::kI8) {
-            kernels.quantize_row_int8(x, k, reinterpret_cast<int8_t*>(codes), row_scale);
+            kernels.quantize_row_int8(x, k, reinterpret_cast<int8_t*>(codes), to.scale);
             row.data = codes;
         }
-        pack(isa, row, 1, k, static_cast<uint8_t*>(out) + i * kScaleBlock * rows.element_size,
-             block_stride);
+        pack(isa, row, 1, k, to);
+        to.values += kScaleBlock * rows.element_size;
+        to.scale += num_blocks(k);
+        ++to.start;
     }
 }
 
@@ -104,6 +113,7 @@ void run_tile(Isa isa, const Task& t, int64_t row0, int64_t m, int64_t col0, int
         tile.a_scale_stride_m = num_blocks(t.b.k);
         tile.a_scale_stride_k = 1;
     }
+    tile.a_start = rows.start;
     tile.b = static_cast<const uint8_t*>(t.b.data) + col0 * t.b.k * size_of(t.b.dtype);
     tile.ldb = t.b.k;
     tile.b_scale_ld = num_blocks(t.b.k);
@@ -142,15 +152,19 @@ struct alignas(64) OwnRow {
 // The only row of a task, packed at `buffer` unless it is there already.
 Rows packed_row(Isa isa, const Task& t, uint8_t* buffer, OwnRow& own) {
     auto* scale = reinterpret_cast<float*>(buffer + Arena::bytes_for<float>(padded(t.b.k)));
+    auto* start = reinterpret_cast<int32_t*>(reinterpret_cast<uint8_t*>(scale) +
+                                             Arena::bytes_for<float>(num_blocks(t.b.k)));
     const Rows& rows = t.rows;
     const OwnRow wanted{rows.a.data, rows.up, rows.form, rows.scale_format, t.b.k};
     if (own != wanted) {
-        prepare(isa, rows, 1, t.b.k, buffer, kScaleBlock, scale, buffer + packed_bytes(1, t.b.k));
+        prepare(isa, rows, 1, t.b.k, {buffer, kScaleBlock, scale, start},
+                buffer + packed_bytes(1, t.b.k));
         own = wanted;
     }
     Rows packed = rows;
     packed.packed = buffer;
     packed.own_scale = scale;
+    packed.start = start;
     packed.block_stride = kScaleBlock;
     return packed;
 }
@@ -190,6 +204,7 @@ Rows Rows::from_packed(int64_t packed_row, int64_t first, int64_t k) const {
     if (up != nullptr) r.up += first * a.ld;
     if (packed != nullptr) r.packed += packed_row * kScaleBlock * element_size;
     if (own_scale != nullptr) r.own_scale += packed_row * num_blocks(k);
+    if (start != nullptr) r.start += packed_row;
     return r;
 }
 
@@ -211,8 +226,10 @@ Rows pack_ranges(Exec& exec, std::span<const RowRange> ranges, int64_t k, const 
     if (most <= 1) return packed;
     auto* out = exec.scratch.alloc<uint8_t>(m * padded(k) * packed.element_size);
     auto* scale = exec.scratch.alloc<float>(m * num_blocks(k));
+    auto* start = exec.scratch.alloc<int32_t>(m * num_blocks(k));
     packed.packed = out;
     packed.own_scale = scale;
+    packed.start = start;
     packed.block_stride = m * kScaleBlock;
     const Arena::Scope scope(exec.scratch);
     auto* buffers = exec.scratch.alloc<uint8_t>(exec.pool.num_threads() * row_buffer_bytes(k));
@@ -225,8 +242,9 @@ Rows pack_ranges(Exec& exec, std::span<const RowRange> ranges, int64_t k, const 
                 Rows part = rows.from(r.first + from - before, k);
                 part.element_size = packed.element_size;
                 prepare(exec.isa, part, to - from, k,
-                        out + from * kScaleBlock * packed.element_size, packed.block_stride,
-                        scale + from * num_blocks(k), buffers + thread * row_buffer_bytes(k));
+                        {out + from * kScaleBlock * packed.element_size, packed.block_stride,
+                         scale + from * num_blocks(k), start + from},
+                        buffers + thread * row_buffer_bytes(k));
             }
             before += r.count;
         }

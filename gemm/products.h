@@ -22,6 +22,7 @@ struct Rows {
     int64_t block_stride = 0;          // elements from a block of k to the next
     int64_t element_size = 0;          // bytes of a packed value
     const float* own_scale = nullptr;  // [rows, blocks of k] of rows quantised on the way
+    const int32_t* start = nullptr;    // of int8 rows: cpu::PackRows
 
     static Rows of(const Activations& a) {
         Rows r;

@@ -185,7 +185,7 @@ double int8_peak(int64_t rounds) {
     __m256i a = _mm256_set1_epi16(1);
 #pragma GCC unroll 10
     for (auto& x : acc) {
-        x = Int8V::zero_int();
+        x = Int8V::set1_int(0);
         asm volatile("" : "+x"(x));
     }
     for (int64_t r = 0; r < rounds; ++r) {

@@ -147,18 +147,18 @@ double multiply_peak(int64_t rounds) {
 }
 
 // One lookup by the low 7 bits of a code.
+template <int kBase>
 struct ByPermute {
-    static constexpr int kFewRows = 16;
     __m512i low, high;
-    explicit ByPermute(int32_t largest, const Int8TablesByCode& tables = kInt8TablesByCode)
-        : low(_mm512_load_si512(tables.magnitude[largest])),
-          high(_mm512_load_si512(tables.magnitude[largest] + 64)) {}
+    explicit ByPermute(int32_t largest)
+        : low(_mm512_load_si512(kInt8MagnitudesByCode<kBase>.magnitude[largest])),
+          high(_mm512_load_si512(kInt8MagnitudesByCode<kBase>.magnitude[largest] + 64)) {}
     inline __m512i magnitudes(__m512i codes) const {
         return _mm512_permutex2var_epi8(low, codes, high);
     }
 };
 
-using Int8V = Int8Vnni<ByPermute>;
+using Int8V = Int8Vnni<ByPermute, 16>;
 
 }  // namespace
 

@@ -9,11 +9,11 @@ namespace dsa::gemm::cpu {
 namespace {
 
 // Tables of 64 by largest - code: four shuffles each.
+template <int kBase>
 struct ByShuffle {
-    static constexpr int kFewRows = 1;
     __m512i table, top;
     explicit ByShuffle(int32_t largest)
-        : table(_mm512_load_si512(kInt8Tables.magnitude[largest])),
+        : table(_mm512_load_si512(kInt8Magnitudes<kBase>.magnitude[largest])),
           top(_mm512_set1_epi8(static_cast<char>(largest))) {}
 
     inline __m512i magnitudes(__m512i codes) const {
@@ -24,14 +24,15 @@ struct ByShuffle {
         const __m512i r3 = _mm512_shuffle_epi8(_mm512_shuffle_i32x4(table, table, 0xff), below);
         const __mmask64 bit4 = _mm512_test_epi8_mask(below, _mm512_set1_epi8(16));
         const __mmask64 bit5 = _mm512_test_epi8_mask(below, _mm512_set1_epi8(32));
-        return _mm512_maskz_mov_epi8(
+        return _mm512_mask_blend_epi8(
             _mm512_cmplt_epu8_mask(below, _mm512_set1_epi8(64)),
+            _mm512_set1_epi8(static_cast<char>(kBase)),
             _mm512_mask_blend_epi8(bit5, _mm512_mask_blend_epi8(bit4, r0, r1),
                                    _mm512_mask_blend_epi8(bit4, r2, r3)));
     }
 };
 
-using V = Int8Vnni<ByShuffle>;
+using V = Int8Vnni<ByShuffle, 1>;
 
 }  // namespace
 

@@ -49,10 +49,7 @@ struct Int8V : Lanes256 {
         __builtin_memcpy(&pair, p, 4);
         return _mm256_set1_epi32(pair);
     }
-    static inline IntSum load_int(const int32_t* p) {
-        return IntSum(_mm256_load_si256(reinterpret_cast<const __m256i*>(p)));
-    }
-    static inline IntSum zero_int() { return IntSum{}; }
+    static inline IntSum set1_int(int32_t x) { return IntSum(_mm256_set1_epi32(x)); }
     static inline __m256 to_float(IntSum x) { return _mm256_cvtepi32_ps(__m256i(x)); }
     static inline IntSum dot(IntSum acc, Vec a, Vec b) {
         return acc + IntSum(_mm256_madd_epi16(a, b));
@@ -63,7 +60,7 @@ struct Int8V : Lanes256 {
         *even = _mm256_maddubs_epi16(_mm256_set1_epi16(1), bytes);  // times 1, and times 0
         *odd = _mm256_srai_epi16(bytes, 8);
     }
-    static inline void pack_row(const int8_t* a, int64_t valid, int16_t* out) {
+    static inline int32_t pack_row(const int8_t* a, int64_t valid, int16_t* out) {
         for (int64_t i = 0; i < kBlockK; i += 32) {
             __m256i even;
             __m256i odd;
@@ -75,6 +72,7 @@ struct Int8V : Lanes256 {
             _mm256_storeu_si256(to, _mm256_permute2x128_si256(low, high, 0x20));
             _mm256_storeu_si256(to + 1, _mm256_permute2x128_si256(low, high, 0x31));
         }
+        return 0;
     }
 
     // 128 codes of a column, zeros behind the first `valid`.
@@ -142,17 +140,18 @@ struct Int8V : Lanes256 {
 
     template <class Next>
     static inline void requantise(const uint8_t* b, const int64_t* offset, int64_t valid,
-                                  Next& next, int16_t* panel, float* unit, int32_t* start) {
-        if (valid >= kBlockK)
-            return requantise_columns(b, offset, kBlockK, next, panel, unit, start);
-        requantise_columns(b, offset, valid, next, panel, unit, start);
+                                  Next& next, int16_t* panel, float* unit) {
+        if (valid >= kBlockK) return requantise_columns(b, offset, kBlockK, next, panel, unit);
+        requantise_columns(b, offset, valid, next, panel, unit);
     }
     template <class Next>
-    __attribute__((always_inline)) static inline void requantise_columns(
-        const uint8_t* b, const int64_t* offset, int64_t valid, Next& next, int16_t* panel,
-        float* unit, int32_t* start) {
+    __attribute__((always_inline)) static inline void requantise_columns(const uint8_t* b,
+                                                                         const int64_t* offset,
+                                                                         int64_t valid, Next& next,
+                                                                         int16_t* panel,
+                                                                         float* unit) {
         constexpr int64_t kVec = kLanes * kStepK;
-        for (int g = 0; g < 2; ++g, offset += 8, panel += kVec, unit += 8, start += 8) {
+        for (int g = 0; g < 2; ++g, offset += 8, panel += kVec, unit += 8) {
             // Codes stay here between the two passes: in L1 conflicting columns (columns.h) push
             // each other out.
             __m256i q[4][8];
@@ -169,7 +168,6 @@ struct Int8V : Lanes256 {
             for (int j = 0; j < 8; ++j) {
                 next.column();
                 unit[j] = kInt8Tables.unit[top[j]];
-                start[j] = 0;
                 // The sign of codes. Where a code is +0, q is 0 as well.
                 for (int i = 0; i < 4; ++i)
                     q[i][j] = _mm256_sign_epi8(

@@ -1,10 +1,8 @@
 #pragma once
 // 2 .. 16 int8 rows straight from B, all of k of 16 columns before the next ones. 64 codes of each
 // column are requantised while the 64 before them meet all rows: a core reorders far enough to do
-// both at once, unlike with a panel that all rows wait for. Sums as in int8_tile.h, but here B is
-// the unsigned operand, stored as value + 128: the signed one comes from memory, four values
-// broadcast by the product itself, and what 128 adds is a sum of a row, the same for all columns. V
-// is Int8Vnni. Everything is static inline: internal to the ISA file.
+// both at once, unlike with a panel that all rows wait for. Sums as in int8_tile.h. V is Int8Vnni.
+// Everything is static inline: internal to the ISA file.
 
 #include <immintrin.h>
 
@@ -13,45 +11,11 @@
 #include "base/avx512.h"
 #include "base/unrolled.h"
 #include "gemm/cpu/columns.h"
-#include "gemm/cpu/int8_tables.h"
+#include "gemm/cpu/int8_tile.h"
 #include "gemm/cpu/kernels.h"
 #include "gemm/cpu/one_row.h"
 
 namespace dsa::gemm::cpu {
-
-// The rows of a tile as signed values [blocks of k][kRows][128], and 128 times their sums in each
-// block [blocks of k][kRows].
-struct SignedRows {
-    const uint8_t* values;
-    const int32_t* sums;
-};
-
-static inline int64_t signed_rows_bytes(int64_t m, int64_t k) {
-    return (k + kBlockK - 1) / kBlockK * m * (kBlockK + static_cast<int64_t>(sizeof(int32_t)));
-}
-
-// From the packed rows, which are value + 128, at `to`.
-template <int kRows>
-static inline SignedRows make_signed_rows(const NtTile& t, uint8_t* to) {
-    const int64_t blocks = (t.k + kBlockK - 1) / kBlockK;
-    auto* sums = reinterpret_cast<int32_t*>(to + blocks * kRows * kBlockK);
-    const SignedRows rows{to, sums};
-    const __m512i sign = _mm512_set1_epi8(-128);
-    const __m512i zero = _mm512_setzero_si512();
-    for (int64_t block = 0; block < blocks; ++block) {
-        const auto* from = static_cast<const uint8_t*>(t.a) + block * t.a_block_stride;
-        for (int r = 0; r < kRows; ++r, from += kBlockK, to += kBlockK) {
-            const __m512i x = _mm512_loadu_si512(from);
-            const __m512i y = _mm512_loadu_si512(from + 64);
-            _mm512_storeu_si512(to, _mm512_xor_si512(x, sign));
-            _mm512_storeu_si512(to + 64, _mm512_xor_si512(y, sign));
-            const int64_t sum = _mm512_reduce_add_epi64(
-                _mm512_add_epi64(_mm512_sad_epu8(x, zero), _mm512_sad_epu8(y, zero)));
-            *sums++ = static_cast<int32_t>(128 * (sum - 128 * kBlockK));
-        }
-    }
-    return rows;
-}
 
 // 64 values of k of 16 columns, unsigned; vector 4 * j + c is b[c] of transpose_four, of columns 4
 // * j on.
@@ -59,30 +23,45 @@ struct Int8Half {
     alignas(64) uint8_t values[16][64];
 };
 
-// Columns 4 * j .. 4 * j + 3 of a half: codes at b + offset[], masked; top: the largest codes.
+// 64 values of k of four of 16 columns, from `column` on: codes at b + offset[], masked; top: the
+// largest codes.
+struct FourColumns {
+    const uint8_t* b;
+    const int64_t* offset;
+    __mmask64 mask;
+    const int32_t* top;
+    int64_t column;
+};
+
+// Column i of the four, unsigned.
 template <class V>
-DSA_INLINE void requantise_four(const uint8_t* b, const int64_t* offset, __mmask64 mask,
-                                const int32_t* top, int64_t j, Int8Half* half) {
-    const auto column = [&](int64_t i) {
-        const __m512i codes = _mm512_maskz_loadu_epi8(mask, b + offset[i]);
-        const typename V::LargestLookup lookup(top[i], kInt8TablesFrom128);
-        return simd::in_register(V::requantised(lookup, codes));
-    };
-    const __m512i x0 = column(4 * j);
-    const __m512i x1 = column(4 * j + 1);
-    const __m512i x2 = column(4 * j + 2);
-    const __m512i x3 = column(4 * j + 3);
+DSA_INLINE __m512i requantise_column(const FourColumns& from, int64_t i) {
+    const __m512i codes = _mm512_maskz_loadu_epi8(from.mask, from.b + from.offset[from.column + i]);
+    return simd::in_register(V::requantised(from.top[from.column + i], codes));
+}
+
+DSA_INLINE void store_four(__m512i x0, __m512i x1, __m512i x2, __m512i x3, int64_t column,
+                           Int8Half* half) {
     __m512i out[4];
     simd::transpose_four<4>(x0, x1, x2, x3, out);
 #pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) _mm512_store_si512(half->values[4 * j + c], out[c]);
+    for (int c = 0; c < 4; ++c) _mm512_store_si512(half->values[column + c], out[c]);
+}
+
+template <class V>
+DSA_INLINE void requantise_four(const FourColumns& from, Int8Half* half) {
+    const __m512i x0 = requantise_column<V>(from, 0);
+    const __m512i x1 = requantise_column<V>(from, 1);
+    const __m512i x2 = requantise_column<V>(from, 2);
+    const __m512i x3 = requantise_column<V>(from, 3);
+    store_four(x0, x1, x2, x3, from.column, half);
 }
 
 // Adds to acc the products of dwords c, c + 4, c + 8, c + 12 of a half and kRows rows, which are at
-// a [kRows][128] from the half's first value on.
-template <class V, int kRows>
-DSA_INLINE void multiply_four(const Int8Half& half, int64_t c, const uint8_t* a,
-                              typename V::IntSum* acc) {
+// a [kRows][128] from the half's first value on. after(i): after those of dword c + 4 * i.
+template <class V, int kRows, class After>
+DSA_INLINE void multiply_four(const Int8Half& half, int64_t c, const int8_t* a,
+                              typename V::IntSum* acc, const After& after) {
     const auto load = [&](int64_t j)
                           DSA_INLINE_LAMBDA { return _mm512_load_si512(half.values[4 * j + c]); };
     a += 4 * c;
@@ -91,7 +70,27 @@ DSA_INLINE void multiply_four(const Int8Half& half, int64_t c, const uint8_t* a,
                          simd::unrolled<kRows>([&](auto r) DSA_INLINE_LAMBDA {
                              acc[r] = V::dot_at(acc[r], a + r * kBlockK + 16 * i, x);
                          });
+                         after(i);
                      });
+}
+
+// A quarter of a half meets the rows, and four columns are requantised in between, one after each
+// dword's products: the two keep different units busy.
+template <class V, int kRows>
+DSA_INLINE void multiply_and_requantise_four(const Int8Half& half, const int8_t* a,
+                                             typename V::IntSum* acc, const FourColumns& from,
+                                             Int8Half* to) {
+    __m512i x0 = _mm512_setzero_si512();
+    __m512i x1 = x0;
+    __m512i x2 = x0;
+    __m512i x3 = x0;
+    multiply_four<V, kRows>(half, from.column / 4, a, acc, [&](int64_t i) DSA_INLINE_LAMBDA {
+        if (i == 0) x0 = requantise_column<V>(from, 0);
+        if (i == 1) x1 = requantise_column<V>(from, 1);
+        if (i == 2) x2 = requantise_column<V>(from, 2);
+        if (i == 3) x3 = requantise_column<V>(from, 3);
+    });
+    store_four(x0, x1, x2, x3, from.column, to);
 }
 
 // Blocks of k from `k` to `end` of 16 columns, which are at b + offset[j], times kRows rows, added
@@ -99,10 +98,9 @@ DSA_INLINE void multiply_four(const Int8Half& half, int64_t c, const uint8_t* a,
 template <class V, int kRows>
 static inline void int8_few_rows_blocks(const NtTile& t, int64_t col, const uint8_t* b,
                                         const int64_t* offset, int64_t k, int64_t end,
-                                        NextColumns<1>& next, float* total,
-                                        const SignedRows& rows) {
-    const uint8_t* a = rows.values + k * kRows;
-    const int32_t* a_sum = rows.sums + k / kBlockK * kRows;
+                                        NextColumns<1>& next, float* total) {
+    const auto* a = static_cast<const int8_t*>(t.a) + k / kBlockK * t.a_block_stride;
+    const int32_t* a_start = row_starts(t, k);
     const float* a_scale = t.a_scale + k / kBlockK * t.a_scale_stride_k;
     const int64_t scale_stride = t.a_scale_stride_m;
     Int8Half half[2];
@@ -110,7 +108,7 @@ static inline void int8_few_rows_blocks(const NtTile& t, int64_t col, const uint
     __m512i tops = V::largest(b, offset, end - k);
     V::store_largest(tops, top);
     const auto mask = [&](int64_t first) { return simd::mask_64(end > first ? end - first : 0); };
-    for (int64_t j = 0; j < 4; ++j) requantise_four<V>(b, offset, mask(k), top, j, &half[0]);
+    for (int64_t j = 0; j < 16; j += 4) requantise_four<V>({b, offset, mask(k), top, j}, &half[0]);
     for (; k < end; k += kBlockK) {
         const __m512 unit =
             V::mul(V::units(tops), V::set1(t.b_scale[col / kBlockK * t.b_scale_ld + k / kBlockK]));
@@ -118,35 +116,34 @@ static inline void int8_few_rows_blocks(const NtTile& t, int64_t col, const uint
         if (!last) tops = V::largest(b + kBlockK, offset, end - k - kBlockK);
         typename V::IntSum acc[kRows];
 #pragma GCC unroll 16
-        for (auto& x : acc) x = typename V::IntSum{};
-        for (int64_t j = 0; j < 4; ++j) {
+        for (int r = 0; r < kRows; ++r) acc[r] = V::set1_int(a_start[r]);
+        const int64_t ahead = last ? 0 : kBlockK;  // behind the last block: nothing that is used
+        for (int64_t j = 0; j < 16; j += 4) {
             next.lines(4);
-            requantise_four<V>(b + 64, offset, mask(k + 64), top, j, &half[1]);
-            multiply_four<V, kRows>(half[0], j, a, acc);
+            multiply_and_requantise_four<V, kRows>(
+                half[0], a, acc, {b + 64, offset, mask(k + 64), top, j}, &half[1]);
         }
         V::store_largest(tops, top);
-        for (int64_t j = 0; j < 4; ++j) {
+        for (int64_t j = 0; j < 16; j += 4) {
             next.lines(4);
-            if (!last) requantise_four<V>(b + kBlockK, offset, mask(k + kBlockK), top, j, &half[0]);
-            multiply_four<V, kRows>(half[1], j, a + 64, acc);
+            multiply_and_requantise_four<V, kRows>(
+                half[1], a + 64, acc, {b + ahead, offset, mask(k + ahead), top, j}, &half[0]);
         }
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r) {
             float* sum = total + r * V::kLanes;
             const __m512 scale = V::mul(V::set1(a_scale[r * scale_stride]), unit);
-            const __m512i product = _mm512_sub_epi32(__m512i(acc[r]), _mm512_set1_epi32(a_sum[r]));
-            V::store_sum(sum, V::fma(_mm512_cvtepi32_ps(product), scale, V::load_sum(sum)));
+            V::store_sum(sum, V::fma(V::to_float(acc[r]), scale, V::load_sum(sum)));
         }
         b += kBlockK;
-        a += kRows * kBlockK;
-        a_sum += kRows;
+        a += t.a_block_stride;
+        a_start += t.a_block_stride / kBlockK;
         a_scale += t.a_scale_stride_k;
     }
 }
 
 template <class V, int kRows>
-static inline void int8_few_rows_columns(const NtTile& t, int64_t col, float* total,
-                                         const SignedRows& rows) {
+static inline void int8_few_rows_columns(const NtTile& t, int64_t col, float* total) {
     const auto* b = static_cast<const uint8_t*>(t.b);
     int64_t offset[V::kLanes];
     column_offsets<V>(t, col, offset);
@@ -155,16 +152,10 @@ static inline void int8_few_rows_columns(const NtTile& t, int64_t col, float* to
     constexpr int64_t kRun = kCopiedRun<uint8_t>;
     const int64_t k = with_copies<uint8_t, V::kLanes, kRun>(
         t, offset, false, [&](const uint8_t* values, const int64_t* places, int64_t first) {
-            int8_few_rows_blocks<V, kRows>(t, col, values, places, first, first + kRun, next, total,
-                                           rows);
+            int8_few_rows_blocks<V, kRows>(t, col, values, places, first, first + kRun, next,
+                                           total);
         });
-    if (k < t.k) int8_few_rows_blocks<V, kRows>(t, col, b + k, offset, k, t.k, next, total, rows);
-}
-
-// Whether the scratch of a tile is enough.
-template <class V>
-static inline bool int8_few_rows_fit(const NtTile& t) {
-    return signed_rows_bytes(t.m, t.k) + 2 * t.m * V::kLanes * 4 <= kNtScratchBytes;
+    if (k < t.k) int8_few_rows_blocks<V, kRows>(t, col, b + k, offset, k, t.k, next, total);
 }
 
 // t.m rows, at most kRows.
@@ -174,12 +165,10 @@ static inline void int8_few_rows(const NtTile& t) {
         if (t.m < kRows) return int8_few_rows<V, kRows - 1>(t);
         auto* total = static_cast<float*>(t.scratch);
         constexpr int64_t kSums = kRows * V::kLanes;
-        const SignedRows rows =
-            make_signed_rows<kRows>(t, reinterpret_cast<uint8_t*>(total + 2 * kSums));
         for (int64_t col = 0; col < t.n; col += 2 * V::kLanes) {
-            int8_few_rows_columns<V, kRows>(t, col, total, rows);
+            int8_few_rows_columns<V, kRows>(t, col, total);
             if (col + V::kLanes < t.n)
-                int8_few_rows_columns<V, kRows>(t, col + V::kLanes, total + kSums, rows);
+                int8_few_rows_columns<V, kRows>(t, col + V::kLanes, total + kSums);
             for (int64_t i = 0; i < kRows; ++i) {
                 const float* sums = total + i * V::kLanes;
                 store_sums<V>(t, i, col, V::load_sum(sums), V::load_sum(sums + kSums));

@@ -36,24 +36,39 @@ static constexpr Int8Tables make_int8_tables() {
 
 static constexpr Int8Tables kInt8Tables = make_int8_tables();
 
-// The same by [largest][code], for a lookup that takes all 128 codes at once, plus `base`.
-struct Int8TablesByCode {
-    alignas(64) uint8_t magnitude[128][128];
+// The magnitudes + base. With 128, where int8 values + 128 are unsigned, the opposite of 128 + x is
+// 128 - x as well.
+template <int kPlaces>
+struct Int8Magnitudes {
+    alignas(64) uint8_t magnitude[128][kPlaces];
 };
 
-static constexpr Int8TablesByCode make_int8_tables_by_code(uint8_t base) {
-    Int8TablesByCode t{};
-    for (auto& codes : t.magnitude)
-        for (uint8_t& x : codes) x = base;
-    for (int64_t largest = 1; largest < 127; ++largest)
-        for (int64_t below = 0; below < 64 && below <= largest; ++below)
-            t.magnitude[largest][largest - below] =
+// [largest][largest - code]
+static constexpr Int8Magnitudes<64> make_int8_magnitudes(int base) {
+    Int8Magnitudes<64> t{};
+    for (int64_t largest = 0; largest < 128; ++largest)
+        for (int64_t below = 0; below < 64; ++below)
+            t.magnitude[largest][below] =
                 static_cast<uint8_t>(base + kInt8Tables.magnitude[largest][below]);
     return t;
 }
 
-static constexpr Int8TablesByCode kInt8TablesByCode = make_int8_tables_by_code(0);
-// For unsigned values + 128; the opposite of 128 + x is 128 - x there as well.
-static constexpr Int8TablesByCode kInt8TablesFrom128 = make_int8_tables_by_code(128);
+// [largest][code], for a lookup that takes all 128 codes at once.
+static constexpr Int8Magnitudes<128> make_int8_magnitudes_by_code(int base) {
+    Int8Magnitudes<128> t{};
+    for (int64_t largest = 0; largest < 128; ++largest)
+        for (int64_t code = 0; code < 128; ++code) {
+            const int64_t below = largest - code;
+            const bool in_table = below >= 0 && below < 64;
+            t.magnitude[largest][code] =
+                static_cast<uint8_t>(base + (in_table ? kInt8Tables.magnitude[largest][below] : 0));
+        }
+    return t;
+}
+
+template <int kBase>
+static constexpr Int8Magnitudes<64> kInt8Magnitudes = make_int8_magnitudes(kBase);
+template <int kBase>
+static constexpr Int8Magnitudes<128> kInt8MagnitudesByCode = make_int8_magnitudes_by_code(kBase);
 
 }  // namespace dsa::gemm::cpu

@@ -4,13 +4,13 @@
 // V gives:
 //   Sum, kLanes, zero(), load_sum, store_sum, set1, fma, store_columns   as in nt_tile.h
 //   Vec, Element, kStepK, kRows, load(p), broadcast(p)                   likewise
-//   IntSum, load_int(p), to_float(x)
+//   IntSum, set1_int(x), to_float(x)
 //   dot(acc, a, b)               acc + products of kStepK values of k
-//   pack_row(a, valid, out)      128 int8 values of k as Elements
-//   requantise(b, offset, valid, next, panel, unit, start)   128 values of k (valid of them, zeros
-//                                behind) of 2 * kLanes columns as the panel holds them, what 1
-//                                means for each column, and what an integer sum lacks;
-//                                next.column() twice for each column on the way
+//   pack_row(a, valid, out)      128 int8 values of k as Elements; returns what an integer sum
+//                                starts from: the opposite of what the form of B adds to it
+//   requantise(b, offset, valid, next, panel, unit)   128 values of k (valid of them, zeros behind)
+//                                of 2 * kLanes columns as the panel holds them, and what 1 means
+//                                for each column; next.column() twice for each column on the way
 //   columns_first_rows(conflict) rows up to which all of k of columns comes before the next ones;
 //                                conflict: columns_conflict()
 //   without_panel(t)             forms of its own for one or a few rows, of equal sums; false where
@@ -30,16 +30,20 @@ template <class V>
 struct Int8Panel {
     alignas(64) typename V::Element b[2 * V::kLanes * kBlockK];
     alignas(64) float unit[2 * V::kLanes];  // times the block's scale
-    alignas(64) int32_t start[2 * V::kLanes];
 };
+
+// What integer sums of a tile's rows and the block of k from `k` start from.
+static inline const int32_t* row_starts(const NtTile& t, int64_t k) {
+    return t.a_start + k / kBlockK * (t.a_block_stride / kBlockK);
+}
 
 template <class V, int kRows>
 static inline void multiply_int8(const typename V::Element* a, const Int8Panel<V>& p, int64_t num_k,
-                                 const float* a_scale, bool first, float* c) {
-    const typename V::IntSum start[2] = {V::load_int(p.start), V::load_int(p.start + V::kLanes)};
+                                 const float* a_scale, const int32_t* a_start, bool first,
+                                 float* c) {
     typename V::IntSum acc[2 * kRows];
 #pragma GCC unroll 32
-    for (int i = 0; i < 2 * kRows; ++i) acc[i] = start[i % 2];
+    for (int i = 0; i < 2 * kRows; ++i) acc[i] = V::set1_int(a_start[i / 2]);
     constexpr int64_t kVec = V::kLanes * V::kStepK;
     const typename V::Element* b = p.b;
     for (int64_t k = 0; k < num_k; k += V::kStepK, b += 2 * kVec) {
@@ -67,9 +71,10 @@ static inline void multiply_int8(const typename V::Element* a, const Int8Panel<V
 template <class V, int kRows>
 static inline void multiply_int8_some(int64_t rows, const typename V::Element* a,
                                       const Int8Panel<V>& p, int64_t num_k, const float* a_scale,
-                                      bool first, float* c) {
-    if (rows == kRows) return multiply_int8<V, kRows>(a, p, num_k, a_scale, first, c);
-    if constexpr (kRows > 1) multiply_int8_some<V, kRows - 1>(rows, a, p, num_k, a_scale, first, c);
+                                      const int32_t* a_start, bool first, float* c) {
+    if (rows == kRows) return multiply_int8<V, kRows>(a, p, num_k, a_scale, a_start, first, c);
+    if constexpr (kRows > 1)
+        multiply_int8_some<V, kRows - 1>(rows, a, p, num_k, a_scale, a_start, first, c);
 }
 
 template <class V, class Next>
@@ -81,7 +86,7 @@ __attribute__((noinline)) static void requantise_panel(const NtTile& t, int64_t 
     int64_t offset[kColumns];
     column_offsets<V>(t, col, offset);
     column_offsets<V>(t, col + V::kLanes, offset + V::kLanes);
-    V::requantise(b, offset, min_of(t.k - k, kBlockK), next, panel->b, panel->unit, panel->start);
+    V::requantise(b, offset, min_of(t.k - k, kBlockK), next, panel->b, panel->unit);
     for (float* unit = panel->unit; unit < panel->unit + kColumns; unit += V::kLanes)
         V::store_sum(unit, V::mul(V::load_sum(unit), V::set1(scale)));
 }
@@ -90,6 +95,7 @@ __attribute__((noinline)) static void requantise_panel(const NtTile& t, int64_t 
 template <class V>
 static inline void multiply_rows(const NtTile& t, int64_t k, int64_t col, const Int8Panel<V>& panel,
                                  const float* a_scale, bool rows_change) {
+    const int32_t* a_start = row_starts(t, k);
     const auto* a = static_cast<const typename V::Element*>(t.a) + k / kBlockK * t.a_block_stride;
     constexpr int64_t kColumns = 2 * V::kLanes;
     const int64_t step_rows = panel_rows<V>(t.m);
@@ -99,7 +105,7 @@ static inline void multiply_rows(const NtTile& t, int64_t k, int64_t col, const 
         const int64_t rows = min_of(step_rows, t.m - row);
         if (rows_change) prefetch_rows<V>(a + t.a_block_stride + row * kBlockK, rows);
         multiply_int8_some<V, V::kRows>(rows, a + row * kBlockK, panel, num_k, a_scale + row,
-                                        k == 0, sums + row * kColumns);
+                                        a_start + row, k == 0, sums + row * kColumns);
     }
 }
 
@@ -147,8 +153,12 @@ static inline void pack_int8_rows(const PackRows& p) {
     const auto* a = static_cast<const int8_t*>(p.a);
     for (int64_t row = 0; row < p.m; ++row) {
         auto* out = static_cast<typename V::Element*>(p.out) + row * kBlockK;
-        for (int64_t k = 0; k < p.k; k += kBlockK, out += p.block_stride)
-            V::pack_row(a + row * p.lda + k, min_of(p.k - k, kBlockK), out);
+        int32_t* start = p.start + row;
+        for (int64_t k = 0; k < p.k; k += kBlockK) {
+            *start = V::pack_row(a + row * p.lda + k, min_of(p.k - k, kBlockK), out);
+            out += p.block_stride;
+            start += p.block_stride / kBlockK;
+        }
     }
 }
 

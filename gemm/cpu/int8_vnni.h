@@ -1,7 +1,9 @@
 #pragma once
-// V of int8_tile.h for AVX-512 VNNI. Lookup(largest).magnitudes(codes) gives the int8 magnitudes of
-// codes whose largest magnitude code is `largest`; Lookup::kFewRows: rows up to which there is no
-// panel. Rows of A are stored as value + 128, unsigned; what that adds is in `start`.
+// V of int8_tile.h for AVX-512 VNNI, whose products take an unsigned operand and a signed one: B is
+// requantised to value + 128, and the opposite of what that adds, a sum of a row of A, is what
+// integer sums start from. So the operand that memory broadcasts, A, can be the signed one.
+// Lookup<base>(largest).magnitudes(codes) gives the int8 magnitudes + base of codes whose largest
+// magnitude code is `largest`; kFewRows: rows up to which there is no panel.
 
 #include <immintrin.h>
 
@@ -16,32 +18,30 @@
 namespace dsa::gemm::cpu {
 namespace {
 
-template <class Lookup>
+template <template <int> class Lookup, int kFewRows>
 struct Int8Vnni : Lanes512 {
     using Vec = __m512i;
     // The type that the instruction has: g++ 12 keeps an array of __m512i in memory.
     typedef int IntSum __attribute__((vector_size(64)));
-    using Element = uint8_t;
-    using LargestLookup = Lookup;
+    using Element = int8_t;
     static constexpr int kStepK = 4;
     static constexpr int kRows = 12;
     // Measured on Zen 5.
     static constexpr int64_t columns_first_rows(bool /*conflict*/) { return 64; }
 
-    static inline Vec load(const uint8_t* p) { return _mm512_load_si512(p); }
-    static inline Vec broadcast(const uint8_t* p) {
+    static inline Vec load(const int8_t* p) { return _mm512_load_si512(p); }
+    static inline Vec broadcast(const int8_t* p) {
         int32_t four = 0;
         __builtin_memcpy(&four, p, 4);
         return _mm512_set1_epi32(four);
     }
-    static inline IntSum load_int(const int32_t* p) { return IntSum(_mm512_load_si512(p)); }
+    static inline IntSum set1_int(int32_t x) { return IntSum(_mm512_set1_epi32(x)); }
     static inline __m512 to_float(IntSum x) { return _mm512_cvtepi32_ps(__m512i(x)); }
     static inline IntSum dot(IntSum acc, Vec a, Vec b) {
-        return IntSum(_mm512_dpbusd_epi32(__m512i(acc), a, b));
+        return IntSum(_mm512_dpbusd_epi32(__m512i(acc), b, a));
     }
-
-    // Of b, unsigned, and four values at a, signed, broadcast by the product itself.
-    static inline IntSum dot_at(IntSum acc, const uint8_t* a, Vec b) {
+    // With four values at a broadcast by the product itself, which g++ does not do.
+    static inline IntSum dot_at(IntSum acc, const int8_t* a, Vec b) {
         IntSum sum;
         asm("vpdpbusd %3%{1to16%}, %2, %0"
             : "=v"(sum)
@@ -49,12 +49,16 @@ struct Int8Vnni : Lanes512 {
         return sum;
     }
 
-    static inline void pack_row(const int8_t* a, int64_t valid, uint8_t* out) {
+    static inline int32_t pack_row(const int8_t* a, int64_t valid, int8_t* out) {
+        const __m512i from_128 = _mm512_set1_epi8(-128);  // unsigned
+        __m512i start = _mm512_setzero_si512();
         for (int64_t i = 0; i < kBlockK; i += 64) {
             const __mmask64 mask = simd::mask_64(valid > i ? valid - i : 0);
-            _mm512_storeu_si512(out + i, _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, a + i),
-                                                          _mm512_set1_epi8(-128)));
+            const __m512i values = _mm512_maskz_loadu_epi8(mask, a + i);
+            _mm512_storeu_si512(out + i, values);
+            start = _mm512_dpbusd_epi32(start, from_128, values);
         }
+        return -_mm512_reduce_add_epi32(start);
     }
 
     // 128 codes of each of 16 columns of B, zeros behind the first `valid`.
@@ -101,25 +105,26 @@ struct Int8Vnni : Lanes512 {
     static inline __m512 units(__m512i largest_codes) {
         return _mm512_i32gather_ps(largest_codes, kInt8Tables.unit, 4);
     }
-    // x, negative where the code is.
+    // x, its opposite where the code is negative.
     static inline __m512i with_sign(__m512i x, __m512i codes) {
         return _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(codes), _mm512_setzero_si512(), x);
     }
-    static inline __m512i requantised(const Lookup& lookup, __m512i codes) {
-        return with_sign(lookup.magnitudes(codes), codes);
+    // Values + 128.
+    static inline __m512i requantised(int32_t largest_code, __m512i codes) {
+        return with_sign(Lookup<128>(largest_code).magnitudes(codes), codes);
     }
 
     template <class Next>
     static inline void requantise(const uint8_t* b, const int64_t* offset, int64_t valid,
-                                  Next& next, uint8_t* panel, float* unit, int32_t* start) {
-        if (valid >= kBlockK) return requantise<true>(b, offset, valid, next, panel, unit, start);
-        requantise<false>(b, offset, valid, next, panel, unit, start);
+                                  Next& next, int8_t* panel, float* unit) {
+        if (valid >= kBlockK) return requantise<true>(b, offset, valid, next, panel, unit);
+        requantise<false>(b, offset, valid, next, panel, unit);
     }
 
     // The largest codes of all columns come first: finding them is a long chain.
     template <bool kWhole, class Next>
     static inline void requantise(const uint8_t* b, const int64_t* offset, int64_t valid,
-                                  Next& next, uint8_t* panel, float* unit, int32_t* start) {
+                                  Next& next, int8_t* panel, float* unit) {
         alignas(64) int32_t top[32];
         const Codes<kWhole> codes[2] = {{b, offset, valid}, {b, offset + 16, valid}};
 #pragma GCC unroll 2
@@ -128,51 +133,46 @@ struct Int8Vnni : Lanes512 {
             store_largest(tops, top + 16 * g);
             _mm512_store_ps(unit + 16 * g, units(tops));
         }
-        for (int g = 0; g < 2; ++g) {
-            IntSum sums[4] = {};  // one would be a long chain
+        for (int g = 0; g < 2; ++g)
             for (int half = 0; half < 2; ++half) {
                 __m512i v[16];
                 simd::transpose_16x16<4>(
                     [&](int j) {
                         next.column();
-                        return requantised(Lookup(top[16 * g + j]), codes[g](j, half));
+                        return requantised(top[16 * g + j], codes[g](j, half));
                     },
                     v);
 #pragma GCC unroll 16
-                for (int i = 0; i < 16; ++i) {
+                for (int i = 0; i < 16; ++i)
                     _mm512_store_si512(panel + (2 * (16 * half + i) + g) * 64, v[i]);
-                    sums[i % 4] = dot(sums[i % 4], _mm512_set1_epi8(-128), v[i]);  // 128, unsigned
-                }
             }
-            _mm512_store_si512(start + 16 * g,
-                               __m512i(-((sums[0] + sums[1]) + (sums[2] + sums[3]))));
-        }
-    }
-
-    static inline bool has_lowest(const NtTile& t) {  // -128 in its only row
-        const auto* a = static_cast<const uint8_t*>(t.a);
-        __m512i least = _mm512_set1_epi8(-1);
-        for (int64_t k = 0; k < t.k; k += kBlockK, a += t.a_block_stride)
-            least = _mm512_min_epu8(
-                least, _mm512_min_epu8(_mm512_loadu_si512(a), _mm512_loadu_si512(a + 64)));
-        return _mm512_testn_epi8_mask(least, least) != 0;  // stored + 128
     }
 
     // Few rows: measured on Zen 4, with one lookup for all codes. With four shuffles in its place a
     // panel is as fast.
     static inline bool without_panel(const NtTile& t) {
         if (t.m == 1) return one_row(t);
-        if constexpr (Lookup::kFewRows > 1) {
-            if (t.m <= Lookup::kFewRows && t.k >= 512 && int8_few_rows_fit<Int8Vnni>(t)) {
-                int8_few_rows<Int8Vnni, Lookup::kFewRows>(t);
+        if constexpr (kFewRows > 1) {
+            if (t.m <= kFewRows && t.k >= 512) {
+                int8_few_rows<Int8Vnni, kFewRows>(t);
                 return true;
             }
         }
         return false;
     }
 
-    // 16 columns of one row at a time, straight from B. Signs move from codes to the row, where
-    // -128 has no opposite.
+    static inline bool has_lowest(const NtTile& t) {  // -128 in its only row
+        const auto* a = static_cast<const int8_t*>(t.a);
+        __m512i least = _mm512_setzero_si512();
+        for (int64_t k = 0; k < t.k; k += kBlockK, a += t.a_block_stride)
+            least = _mm512_min_epi8(
+                least, _mm512_min_epi8(_mm512_loadu_si512(a), _mm512_loadu_si512(a + 64)));
+        return _mm512_cmpeq_epi8_mask(least, _mm512_set1_epi8(-128)) != 0;
+    }
+
+    // 16 columns of one row at a time, straight from B. Magnitudes of B are unsigned as they are,
+    // and signs move from codes to the row, where -128 has no opposite: lookup and sign side by
+    // side are a shorter chain than one after the other.
     static inline bool one_row(const NtTile& t) {
         if (has_lowest(t)) return false;
         for (int64_t col = 0; col < t.n; col += 32) {
@@ -185,15 +185,13 @@ struct Int8Vnni : Lanes512 {
 
     // A block's sums of 16 columns with these largest codes.
     template <class Codes>
-    static inline __m512i one_row_block(const Codes& codes, const int32_t* top, const uint8_t* a,
+    static inline __m512i one_row_block(const Codes& codes, const int32_t* top, const int8_t* a,
                                         NextColumns<1>& next) {
-        const __m512i sign = _mm512_set1_epi8(-128);
-        const __m512i row[2] = {_mm512_xor_si512(_mm512_loadu_si512(a), sign),
-                                _mm512_xor_si512(_mm512_loadu_si512(a + 64), sign)};
+        const __m512i row[2] = {_mm512_loadu_si512(a), _mm512_loadu_si512(a + 64)};
         return simd::combine_16(
             [&](int j) {
                 next.lines(2);
-                const Lookup lookup(top[j]);
+                const Lookup<0> lookup(top[j]);
                 __m512i sum = _mm512_setzero_si512();
 #pragma GCC unroll 2
                 for (int half = 0; half < 2; ++half) {
@@ -210,7 +208,7 @@ struct Int8Vnni : Lanes512 {
     static inline __m512 one_row_blocks(const NtTile& t, int64_t col, const uint8_t* b,
                                         const int64_t* offset, int64_t k, int64_t end,
                                         NextColumns<1>& next, __m512 total) {
-        const auto* a = static_cast<const uint8_t*>(t.a) + k / kBlockK * t.a_block_stride;
+        const auto* a = static_cast<const int8_t*>(t.a) + k / kBlockK * t.a_block_stride;
         __m512i tops = largest(b, offset, end - k);
         for (; k < end; k += kBlockK, b += kBlockK, a += t.a_block_stride) {
             alignas(64) int32_t top[16];

@@ -23,7 +23,8 @@ struct NtTile {
     int64_t a_block_stride;
     const float* a_scale;  // [m, blocks of k] by the strides below; nullptr: 1
     int64_t a_scale_stride_m, a_scale_stride_k;
-    const void* b;  // [n, k] e4m3 or bf16
+    const int32_t* a_start;  // int8 rows: as PackRows gives it
+    const void* b;           // [n, k] e4m3 or bf16
     int64_t ldb;
     const float* b_scale;  // [blocks of n, blocks of k], row stride b_scale_ld; nullptr: 1
     int64_t b_scale_ld;
@@ -45,6 +46,9 @@ struct PackRows {
     int64_t lda;
     void* out;
     int64_t block_stride;  // elements
+    // int8 rows: what the kernel's integer sums start from, of block b and row i at block_stride /
+    // 128 * b + i. The portable kernel has no use for it.
+    int32_t* start;
 };
 
 // D[m, n] = A[m, 128] B[128, n] * b_scale, bf16 out. n in 1 .. kTileNn.
