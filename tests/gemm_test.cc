@@ -152,6 +152,48 @@ TEST_P(GemmIsa, RowsHaveTheSameBitsWhateverMAndThreads) {
     }
 }
 
+// A bf16 NaN of either sign and any payload.
+bf16 any_nan(Random& random) {
+    return {static_cast<uint16_t>(0x7f81 + random.below(0x7f) + 0x8000 * random.below(2))};
+}
+
+// Which of several NaNs a multiply-add passes on depends on the order of its operands.
+TEST_P(GemmIsa, SumsOfSeveralNansHaveTheSameBitsWhateverM) {
+    Random random(4);
+    OpContext context(GetParam());
+    const int64_t m = 20;
+    const int64_t n = 48;
+    const int64_t k = 640;
+    for (const DType b_type : {DType::kE4M3, DType::kBF16}) {
+        std::vector<bf16> a = random.bf16s(m * k);
+        for (int64_t i = 0; i < k * m; i += 3)
+            a[static_cast<size_t>(i / k * k + random.below(k))] = any_nan(random);
+        OwnedWeight b = random_weight(random, b_type, n, k);
+        for (int64_t i = 0; i < k * n; i += 3) {
+            const int64_t at = i / k * k + random.below(k);
+            const bf16 nan = any_nan(random);
+            if (b_type == DType::kE4M3)
+                b.bytes[static_cast<size_t>(at)] = static_cast<uint8_t>(nan.bits >> 8 | 0x7f);
+            else
+                std::memcpy(b.bytes.data() + 2 * at, &nan, 2);
+        }
+        const auto run = [&](int64_t step) {
+            std::vector<float> d(static_cast<size_t>(m * n));
+            for (int64_t row = 0; row < m; row += step)
+                run_gemm(context.exec, {std::min(step, m - row),
+                                        {a.data() + row * k, DType::kBF16, k, nullptr, 0, 0},
+                                        b.view,
+                                        {d.data() + row * n, DType::kF32, n}});
+            return d;
+        };
+        const std::vector<float> whole = run(m);
+        for (const float x : whole) ASSERT_TRUE(std::isnan(x));
+        for (const int64_t step : {1, 3, 16})
+            EXPECT_EQ(std::memcmp(whole.data(), run(step).data(), whole.size() * 4), 0)
+                << step << " rows at a time";
+    }
+}
+
 TEST_P(GemmIsa, EveryCodeOfTheWeightWidensExactly) {
     OpContext context(GetParam());
     // Row j of B has code j in column 0; A picks that column out.

@@ -21,6 +21,10 @@ struct Lanes256 {
     static inline void store_sum(float* p, __m256 v) { _mm256_storeu_ps(p, v); }
     static inline __m256 mul(__m256 a, __m256 b) { return _mm256_mul_ps(a, b); }
     static inline __m256 fma(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
+    static inline __m256 one_nan(__m256 x) {
+        return _mm256_blendv_ps(x, _mm256_set1_ps(__builtin_nanf("")),
+                                _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    }
 
     static inline void store_columns(float* d, int64_t n, __m256 x, __m256 y) {
         if (n >= 16) {

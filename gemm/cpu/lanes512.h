@@ -41,6 +41,10 @@ struct Lanes512 {
     static inline void store_sum(float* p, __m512 v) { _mm512_storeu_ps(p, v); }
     static inline __m512 mul(__m512 a, __m512 b) { return _mm512_mul_ps(a, b); }
     static inline __m512 fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+    static inline __m512 one_nan(__m512 x) {
+        return _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q),
+                                  _mm512_set1_ps(__builtin_nanf("")));
+    }
 
     DSA_INLINE void load_columns(const uint8_t* b, const int64_t* offset, int64_t valid, Raw* out) {
         simd::load_columns<4>(b, offset, valid, out);

@@ -2,7 +2,8 @@
 // The nt tile of NtTile for any vector ISA: lanes are columns of B, so that no sum crosses lanes.
 // V (a type of the ISA file's anonymous namespace) gives:
 //   Sum, kLanes                  fp32 vector and its lanes, each a column; zero(), set1(x),
-//                                load_sum(p), store_sum(p, v), fma(a, b, c)
+//                                load_sum(p), store_sum(p, v), fma(a, b, c), one_nan(x): NaNs as
+//                                the same one
 //   Vec, Element, kStepK         kStepK values of k for each lane; type of a widened value
 //   kRows                        rows of A that meet 2 * kLanes columns of B in registers
 //   kLongColumn<Code>            values of k from which on a single row reads kLanes columns by

@@ -25,11 +25,15 @@ static inline float column_scale(const NtTile& t, int64_t col, int64_t k) {
     return t.b_scale[col / kBlockK * t.b_scale_ld + k / kBlockK] * V::template kWidened<Code>;
 }
 
-// 2 * kLanes columns of a row of D, those that there are.
+// 2 * kLanes columns of a row of D, those that there are. All NaNs become one: which of several a
+// multiply-add passes on depends on the order of its operands, which the compiler picks for each
+// kernel.
 template <class V>
 static inline void store_sums(const NtTile& t, int64_t row, int64_t col, typename V::Sum x,
                               typename V::Sum y) {
     const int64_t at = row * t.ldd + col;
+    x = V::one_nan(x);
+    y = V::one_nan(y);
     if (t.d_is_f32) {
         V::store_columns(static_cast<float*>(t.d) + at, t.n - col, x, y);
     } else {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "base/dtypes.h"
 #include "base/lanes.h"
@@ -52,7 +53,8 @@ void pack_rows(const PackRows& p) {
 void store(const NtTile& t, const float* total) {
     for (int64_t row = 0; row < t.m; ++row)
         for (int64_t j = 0; j < t.n; ++j) {
-            const float value = total[row * t.n + j];
+            const float sum = total[row * t.n + j];
+            const float value = std::isnan(sum) ? std::numeric_limits<float>::quiet_NaN() : sum;
             if (t.d_is_f32) {
                 static_cast<float*>(t.d)[row * t.ldd + j] = value;
             } else {
