@@ -75,6 +75,7 @@ void batched_gemm_nt(Exec& exec, const BatchedGemmParams& p) {
                       t.d = p.d + batch * p.d_stride + row * p.ldd + col;
                       t.ldd = p.ldd;
                       t.scratch = scratch;
+                      t.prefetch_into_l2 = cpu_prefers_l2_prefetches();
                       (p.b.is_fp8() ? kernels.nt_e4m3 : kernels.nt_bf16)(t);
                   });
 }
@@ -84,26 +85,25 @@ void batched_gemm_nn(Exec& exec, const BatchedGemmParams& p) {
     DSA_CHECK(p.k == cpu::kNnK, "batched_gemm_nn: k is ", p.k, ", expected ", cpu::kNnK);
     using namespace cpu;
     const Kernels& kernels = kernels_for(exec.isa);
-    for_each_tile(
-        exec, p, kTileNn, kNnPanelBytes,
-        [&](int64_t batch, int64_t row, int64_t col, uint8_t* panel) {
-            const int64_t b_row = p.b_row + batch * p.b_row_stride;
-            NnTile t{};
-            t.m = std::min(kTileRows, p.m - row);
-            t.n = std::min(kTileNn, p.n - col);
-            t.a = &p.a[batch * p.a_stride + row * p.lda].bits;
-            t.lda = p.lda;
-            t.b = weight_at(p.b, b_row, col);
-            t.ldb = p.b.k;
-            t.b_scale =
-                p.b.is_fp8()
-                    ? p.b.scale_inv[b_row / kScaleBlock * num_blocks(p.n) + col / kScaleBlock]
-                    : 1.0F;
-            t.d = &p.d[batch * p.d_stride + row * p.ldd + col].bits;
-            t.ldd = p.ldd;
-            t.panel = panel;
-            (p.b.is_fp8() ? kernels.nn_e4m3 : kernels.nn_bf16)(t);
-        });
+    for_each_tile(exec, p, kTileNn, kNnPanelBytes,
+                  [&](int64_t batch, int64_t row, int64_t col, uint8_t* panel) {
+                      const int64_t b_row = p.b_row + batch * p.b_row_stride;
+                      NnTile t{};
+                      t.m = std::min(kTileRows, p.m - row);
+                      t.n = std::min(kTileNn, p.n - col);
+                      t.a = &p.a[batch * p.a_stride + row * p.lda].bits;
+                      t.lda = p.lda;
+                      t.b = weight_at(p.b, b_row, col);
+                      t.ldb = p.b.k;
+                      if (p.b.is_fp8())
+                          t.b_scale = p.b.scale_inv + b_row / kScaleBlock * num_blocks(p.n) +
+                                      col / kScaleBlock;
+                      t.d = &p.d[batch * p.d_stride + row * p.ldd + col].bits;
+                      t.ldd = p.ldd;
+                      t.panel = panel;
+                      t.prefetch_into_l2 = cpu_prefers_l2_prefetches();
+                      (p.b.is_fp8() ? kernels.nn_e4m3 : kernels.nn_bf16)(t);
+                  });
 }
 
 int64_t batched_gemm_scratch_bytes(int64_t k, int num_threads) {

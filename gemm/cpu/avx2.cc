@@ -9,6 +9,7 @@
 #include "gemm/cpu/int8_avx2.h"
 #include "gemm/cpu/kernels.h"
 #include "gemm/cpu/lanes256.h"
+#include "gemm/cpu/nn_tile.h"
 #include "gemm/cpu/nt_tile.h"
 #include "gemm/cpu/panel_avx2.h"
 #include "gemm/cpu/read_lines.h"
@@ -86,6 +87,19 @@ struct V : Lanes256, WidenedByLoads<V> {
             }
     }
 
+    static constexpr int64_t kNnColumns = 16;
+    static inline int64_t nn_row(int64_t k) { return k / 32 * 32 + k % 2 * 16 + k % 32 / 2; }
+    template <class Code, class Emit>
+    static inline void widen_rows(const State&, const Code* b, int64_t, int64_t n,
+                                  const Emit& emit) {
+        simd::unrolled<2>([&](auto j)
+                              DSA_INLINE_LAMBDA { emit(j, widen_8(b + 8 * j, n - 8 * j)); });
+    }
+    static inline Vec broadcast_a(const uint16_t* a) {
+        return _mm256_castsi256_ps(
+            _mm256_set1_epi32(static_cast<int>(static_cast<uint32_t>(*a) << 16)));
+    }
+
     // fp16 values less by 2^8, one vector for (x0, x16) and (x1, x17) each of every two of k.
     static inline void load_columns(const uint8_t* b, const int64_t* offset, int64_t valid,
                                     Raw* out) {
@@ -122,31 +136,6 @@ struct V : Lanes256, WidenedByLoads<V> {
         }
     }
 };
-
-// Rows of B lie along n already: a panel of 16 columns is a widened copy.
-template <class Code>
-void nn(const NnTile& t) {
-    auto* panel = static_cast<float*>(t.panel);
-    float* a = panel + kNnK * kTileNn;
-    float* c = a + kTileRows * kBlockK;
-    for (int64_t i = 0; i < t.m; ++i) V::pack_row(t.a + i * t.lda, kBlockK, a + i * kBlockK);
-    float scale[kTileRows];
-    for (int64_t i = 0; i < t.m; ++i) scale[i] = t.b_scale;
-    for (int64_t col = 0; col < t.n; col += 16) {
-        for (int64_t k = 0; k < kNnK; ++k) {
-            const int64_t row = k / 32 * 32 + k % 2 * 16 + k % 32 / 2;  // pack_row's order
-            const auto* b = static_cast<const Code*>(t.b) + row * t.ldb + col;
-            V::store(panel + 16 * k, V::widen_8(b, t.n - col));
-            V::store(panel + 16 * k + 8, V::widen_8(b + 8, t.n - col - 8));
-        }
-        for (int64_t i = 0; i < t.m; i += V::kRows)
-            multiply_some<V, V::kRows>(min_of(V::kRows, t.m - i), a + i * kBlockK, panel, kBlockK,
-                                       scale + i, true, c + 16 * i);
-        for (int64_t i = 0; i < t.m; ++i)
-            V::store_columns(t.d + i * t.ldd + col, t.n - col, V::load_sum(c + 16 * i),
-                             V::load_sum(c + 16 * i + 8));
-    }
-}
 
 uint64_t read(const uint8_t* p, int64_t n, int64_t ahead) {
     __m256i sum[4] = {};
@@ -202,10 +191,18 @@ double int8_peak(int64_t rounds) {
 
 }  // namespace
 
-extern const Kernels kAvx2Kernels = {
-    sizeof(V::Element),      kTileRows / 2,  pack_rows<V>, nt_tile<V, uint8_t>,
-    nt_tile<V, uint16_t>,    nn<uint8_t>,    nn<uint16_t>, avx2::quantize_row,
-    avx2::quantize_row_int8, avx2::silu_mul, read,         multiply_peak};
+extern const Kernels kAvx2Kernels = {sizeof(V::Element),
+                                     kTileRows / 2,
+                                     pack_rows<V>,
+                                     nt_tile<V, uint8_t>,
+                                     nt_tile<V, uint16_t>,
+                                     nn_tile<V, uint8_t>,
+                                     nn_tile<V, uint16_t>,
+                                     avx2::quantize_row,
+                                     avx2::quantize_row_int8,
+                                     avx2::silu_mul,
+                                     read,
+                                     multiply_peak};
 
 extern const Int8Kernels kAvx2Int8Kernels = {sizeof(Int8V::Element), pack_int8_rows<Int8V>,
                                              int8_tile<Int8V>, int8_peak};

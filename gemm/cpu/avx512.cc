@@ -72,9 +72,10 @@ struct V : Lanes512, WidenedByLoads<V> {
         }
     }
 
-    template <class Code>
-    static inline void widen_rows(const State&, const Code* b, int64_t, int64_t n, float* out) {
-        for (int i = 0; i < 4; ++i) _mm512_storeu_ps(out + 16 * i, load_b(b + 16 * i, n - 16 * i));
+    template <class Code, class Emit>
+    DSA_INLINE void widen_rows(const State&, const Code* b, int64_t, int64_t n, const Emit& emit) {
+        simd::unrolled<4>([&](auto j)
+                              DSA_INLINE_LAMBDA { emit(j, load_b(b + 16 * j, n - 16 * j)); });
     }
     static inline Vec broadcast_a(const uint16_t* a) {
         return _mm512_castsi512_ps(

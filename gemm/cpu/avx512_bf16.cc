@@ -120,9 +120,9 @@ struct V : Lanes512 {
         out[0] = load_a(b, n);
         out[1] = load_a(b + 32, n - 32);
     }
-    template <class Code>
-    static inline void widen_rows(const State& state, const Code* b, int64_t ldb, int64_t n,
-                                  uint16_t* out) {
+    template <class Code, class Emit>
+    DSA_INLINE void widen_rows(const State& state, const Code* b, int64_t ldb, int64_t n,
+                               const Emit& emit) {
         alignas(64) static constexpr uint16_t kLow[32] = {
             0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
             8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
@@ -132,11 +132,9 @@ struct V : Lanes512 {
         Vec odd[2];
         load_row(state, b, n, even);
         load_row(state, b + ldb, n, odd);
-        for (int i = 0; i < 2; ++i) {
-            _mm512_storeu_si512(out + 64 * i, _mm512_permutex2var_epi16(even[i], low, odd[i]));
-            _mm512_storeu_si512(out + 64 * i + 32,
-                                _mm512_permutex2var_epi16(even[i], high, odd[i]));
-        }
+        simd::unrolled<4>([&](auto j) DSA_INLINE_LAMBDA {
+            emit(j, _mm512_permutex2var_epi16(even[j / 2], j % 2 == 0 ? low : high, odd[j / 2]));
+        });
     }
 };
 

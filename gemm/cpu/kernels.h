@@ -11,7 +11,7 @@ inline constexpr int64_t kBlockK = 128;  // values of k under one scale
 inline constexpr int64_t kTileRows = 512;
 inline constexpr int64_t kTileColumns = 256;
 inline constexpr int64_t kColumnStep = 32;  // tiles start at multiples of it
-inline constexpr int64_t kTileNn = 64;      // columns of an nn tile
+inline constexpr int64_t kTileNn = 256;     // columns of an nn tile, at most
 inline constexpr int64_t kNnK = kBlockK;    // rows of B in an nn tile: one scale block
 
 // D[m, n] = A[m, k] B[n, k]^T. Order of operations of one element, whatever m, n and the place in a
@@ -51,17 +51,19 @@ struct PackRows {
     int32_t* start;
 };
 
-// D[m, n] = A[m, 128] B[128, n] * b_scale, bf16 out. n in 1 .. kTileNn.
+// D[m, n] = A[m, 128] B[128, n] * b_scale, bf16 out. n in 1 .. kTileNn. One chain of multiply-adds
+// an element, whatever m and n, then the scale.
 struct NnTile {
     int64_t m, n;
     const uint16_t* a;  // bf16
     int64_t lda;
     const void* b;  // [128, n] e4m3 or bf16
     int64_t ldb;
-    float b_scale;
-    uint16_t* d;  // bf16
+    const float* b_scale;  // [blocks of n]; nullptr: 1
+    uint16_t* d;           // bf16
     int64_t ldd;
-    void* panel;  // scratch of kNnPanelBytes
+    void* panel;            // scratch of kNnPanelBytes
+    bool prefetch_into_l2;  // as in NtTile
 };
 inline constexpr int64_t kNnPanelBytes = (kNnK * kTileNn + kTileRows * (kBlockK + kColumnStep)) * 4;
 

@@ -17,6 +17,7 @@ struct Lanes512 {
     static constexpr int64_t kLanes = 16;
     static constexpr int64_t kLoadK = 64;
     static constexpr int kLoopRows = 13;
+    static constexpr int64_t kNnColumns = 64;
     // Measured on Zen 4 and, where prefetches ask for L1, on Zen 5: there not for short columns,
     // nor for the fewest rows of bf16 weights.
     template <class Code>
@@ -35,6 +36,7 @@ struct Lanes512 {
     template <class Code>
     static constexpr int64_t kRaws = sizeof(Code);
 
+    static inline int64_t nn_row(int64_t k) { return k; }
     static inline __m512 zero() { return _mm512_setzero_ps(); }
     static inline __m512 set1(float x) { return _mm512_set1_ps(x); }
     static inline __m512 load_sum(const float* p) { return _mm512_loadu_ps(p); }

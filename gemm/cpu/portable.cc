@@ -150,7 +150,10 @@ void nn(const NnTile& t) {
             const float a = widen(t.a[row * t.lda + k]);
             for (int64_t j = 0; j < t.n; ++j) total[j] += a * panel[k * kTileNn + j];
         }
-        for (int64_t j = 0; j < t.n; ++j) t.d[row * t.ldd + j] = to_bf16(total[j] * t.b_scale).bits;
+        for (int64_t j = 0; j < t.n; ++j) {
+            const float scale = t.b_scale != nullptr ? t.b_scale[j / kBlock] : 1.0F;
+            t.d[row * t.ldd + j] = to_bf16(total[j] * scale).bits;
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 // A row: GFLOP/s, GB/s of weights as stored, and `limit`: the least time that the machine needs for
 // the operations or for the weights, whichever is longer, over the time taken. Weights are taken in
 // turn from copies that together are far larger than the last-level cache. Rows m_grouped_*,
-// subnormals/* and parallel_region: groups_bench.h.
+// subnormals/* and parallel_region: groups_bench.h. Rows batched_*: batched_bench.h.
 
 #include <benchmark/benchmark.h>
 
@@ -19,6 +19,7 @@
 #include <string>
 
 #include "base/exec.h"
+#include "bench/batched_bench.h"
 #include "bench/groups_bench.h"
 #include "bench/libraries.h"
 #include "bench/measure.h"
@@ -141,6 +142,7 @@ int bench_main(int argc, char** argv) {
                 side_by_side < 0.95 ? " (RUN INVALID: below 0.95)" : "");
     print_limits("before");
     register_dense(machine);
+    register_batched(machine);
     register_groups(machine);
     register_subnormals(machine);
     register_region(machine);
