@@ -70,6 +70,8 @@ void batched_gemm_nt(Exec& exec, const BatchedGemmParams& p) {
                                          t.a_block_stride, nullptr});
                       t.b = weight_at(p.b, b_row, 0);
                       t.ldb = p.b.k;
+                      if (col + t.n == p.n && batch + 1 < p.batches)
+                          t.b_next = weight_at(p.b, p.b_row + (batch + 1) * p.b_row_stride, 0);
                       if (p.b.is_fp8())
                           t.b_scale = p.b.scale_inv + b_row / kScaleBlock * num_blocks(p.k);
                       t.d = p.d + batch * p.d_stride + row * p.ldd + col;

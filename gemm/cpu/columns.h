@@ -110,7 +110,11 @@ class NextColumns {
     // `columns` columns from `first` on are in use.
     NextColumns(const void* first, const NtTile& t, int64_t columns)
         : next_(static_cast<const uint8_t*>(first) + columns * t.ldb * kSize),
-          into_l2_(t.prefetch_into_l2) {}
+          into_l2_(t.prefetch_into_l2) {
+        const auto* end = static_cast<const uint8_t*>(t.b) + t.n * t.ldb * kSize;
+        if (t.b_next != nullptr && next_ >= end)
+            next_ = static_cast<const uint8_t*>(t.b_next) + (next_ - end);
+    }
 
     // The next `count` lines. A few at a time among other work: a long run of prefetches stops the
     // core.

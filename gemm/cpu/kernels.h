@@ -26,6 +26,7 @@ struct NtTile {
     const int32_t* a_start;  // int8 rows: as PackRows gives it
     const void* b;           // [n, k] e4m3 or bf16
     int64_t ldb;
+    const void* b_next;    // what the thread reads behind B, if known; nullptr: what lies behind it
     const float* b_scale;  // [blocks of n, blocks of k], row stride b_scale_ld; nullptr: 1
     int64_t b_scale_ld;
     void* d;  // bf16 or f32
