@@ -25,8 +25,7 @@ static inline float nn_scale(const NnTile& t, int64_t col) {
 template <class V>
 static inline void nn_store(const NnTile& t, int64_t row, int64_t col, typename V::Sum x,
                             typename V::Sum y) {
-    if (col < t.n)
-        V::store_columns(t.d + row * t.ldd + col, t.n - col, V::one_nan(x), V::one_nan(y));
+    V::store_columns(t.d + row * t.ldd + col, t.n - col, V::one_nan(x), V::one_nan(y));
 }
 
 // Before rows k and on of kColumns columns of B at b are used: as many rows some way behind them,
@@ -64,6 +63,7 @@ static inline void nn_one_row(const NnTile& t, int64_t col) {
     }
 #pragma GCC unroll 16
     for (int i = 0; i < kVectors * kGroups; i += 2, col += 2 * V::kLanes) {
+        if (col >= t.n) return;
         const typename V::Sum scale = V::set1(nn_scale(t, col));
         nn_store<V>(t, 0, col, V::fma(acc[i], scale, V::zero()),
                     V::fma(acc[i + 1], scale, V::zero()));
