@@ -1,7 +1,5 @@
 #include "bench/batched_bench.h"
 
-#include <benchmark/benchmark.h>
-
 #include <string>
 #include <vector>
 
@@ -67,9 +65,7 @@ void run(benchmark::State& state, Machine& machine, bool nn, int64_t heads, int6
         best = best_time(machine, [&] { product(machine.exec); });
         state.SetIterationTime(best);
     }
-    state.counters["GFLOP/s"] = ops / best * 1e-9;
-    state.counters["GB/s"] = bytes / best * 1e-9;
-    state.counters["limit"] = least_time(machine, ops, false, bytes) / best;
+    set_counters(state, machine, ops, false, bytes, best);
 }
 
 }  // namespace
@@ -80,13 +76,9 @@ void register_batched(Machine& machine) {
             for (const bool nn : {true, false}) {
                 const std::string name = std::string(nn ? "batched_gemm_nn/" : "batched_gemm_nt/") +
                                          model.name + "/m:" + std::to_string(m);
-                benchmark::RegisterBenchmark(name.c_str(),
-                                             [&machine, &model, nn, m](benchmark::State& state) {
-                                                 run(state, machine, nn, model.heads, m);
-                                             })
-                    ->UseManualTime()
-                    ->Iterations(1)
-                    ->Unit(benchmark::kMicrosecond);
+                add_benchmark(name, [&machine, &model, nn, m](benchmark::State& state) {
+                    run(state, machine, nn, model.heads, m);
+                });
             }
 }
 

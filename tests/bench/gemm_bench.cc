@@ -83,9 +83,7 @@ void run(benchmark::State& state, Machine& machine, const OpName& op, const Shap
     }
     const bool int8 = op.library == Library::kOnednnInt8 ||
                       (op.library == Library::kNone && op.form == Form::kInt8Fp8);
-    state.counters["GFLOP/s"] = flops / best * 1e-9;
-    state.counters["GB/s"] = bytes / best * 1e-9;
-    state.counters["limit"] = least_time(machine, flops, int8, bytes) / best;
+    set_counters(state, machine, flops, int8, bytes, best);
 }
 
 void register_dense(Machine& machine) {
@@ -96,13 +94,9 @@ void register_dense(Machine& machine) {
                     continue;
                 const std::string name =
                     std::string(op.name) + "/" + s.name + "/m:" + std::to_string(m);
-                benchmark::RegisterBenchmark(name.c_str(),
-                                             [&machine, &op, &s, m](benchmark::State& state) {
-                                                 run(state, machine, op, s, m);
-                                             })
-                    ->UseManualTime()
-                    ->Iterations(1)
-                    ->Unit(benchmark::kMicrosecond);
+                add_benchmark(name, [&machine, &op, &s, m](benchmark::State& state) {
+                    run(state, machine, op, s, m);
+                });
             }
 }
 

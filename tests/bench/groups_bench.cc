@@ -80,9 +80,7 @@ void run_groups(benchmark::State& state, Machine& machine, Form form, const Shap
             [&] { product.singles(machine.exec); });
         state.SetIterationTime(best.first);
     }
-    state.counters["GFLOP/s"] = ops / best.first * 1e-9;
-    state.counters["GB/s"] = bytes / best.first * 1e-9;
-    state.counters["limit"] = least_time(machine, ops, form == Form::kInt8Fp8, bytes) / best.first;
+    set_counters(state, machine, ops, form == Form::kInt8Fp8, bytes, best.first);
     state.counters["of_singles"] = best.second / best.first;
 }
 
@@ -99,28 +97,22 @@ void run_subnormals(benchmark::State& state, Machine& machine, Form form, const 
     state.counters["cost"] = best.first / best.second;
 }
 
-void add(const std::string& name, const std::function<void(benchmark::State&)>& run) {
-    benchmark::RegisterBenchmark(name.c_str(), run)
-        ->UseManualTime()
-        ->Iterations(1)
-        ->Unit(benchmark::kMicrosecond);
-}
-
 }  // namespace
 
 void register_groups(Machine& machine) {
     for (const Shape& s : kExperts)
         for (const Form form : kForms)
-            add(std::string("m_grouped_") + name_of(form) + "_contiguous/" + s.name,
-                [&machine, &s, form](benchmark::State& state) {
-                    run_groups(state, machine, form, s);
-                });
+            add_benchmark(std::string("m_grouped_") + name_of(form) + "_contiguous/" + s.name,
+                          [&machine, &s, form](benchmark::State& state) {
+                              run_groups(state, machine, form, s);
+                          });
 }
 
 void register_subnormals(Machine& machine) {
     for (const int64_t m : {1, 16, 512})
         for (const Form form : kForms)
-            add(std::string("subnormals/") + name_of(form) + "/b1.up/m:" + std::to_string(m),
+            add_benchmark(
+                std::string("subnormals/") + name_of(form) + "/b1.up/m:" + std::to_string(m),
                 [&machine, form, m](benchmark::State& state) {
                     run_subnormals(state, machine, form, kExperts[2], m);
                 });

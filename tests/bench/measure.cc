@@ -64,4 +64,18 @@ double least_time(const Machine& machine, double ops, bool int8, double bytes) {
     return std::max(bytes / limits.read_bytes, peak > 0.0 ? ops / peak : 0.0);
 }
 
+void add_benchmark(const std::string& name, const std::function<void(benchmark::State&)>& run) {
+    benchmark::RegisterBenchmark(name.c_str(), run)
+        ->UseManualTime()
+        ->Iterations(1)
+        ->Unit(benchmark::kMicrosecond);
+}
+
+void set_counters(benchmark::State& state, const Machine& machine, double ops, bool int8,
+                  double bytes, double seconds) {
+    state.counters["GFLOP/s"] = ops / seconds * 1e-9;
+    state.counters["GB/s"] = bytes / seconds * 1e-9;
+    state.counters["limit"] = least_time(machine, ops, int8, bytes) / seconds;
+}
+
 }  // namespace dsa::bench

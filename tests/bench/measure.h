@@ -1,7 +1,10 @@
 #pragma once
 // Timing beside the machine's limits, which are measured in between.
 
+#include <benchmark/benchmark.h>
+
 #include <functional>
+#include <string>
 #include <utility>
 
 #include "base/exec.h"
@@ -29,5 +32,11 @@ std::pair<double, double> best_times(Machine& machine, const std::function<void(
 
 // Least time for so many operations at the machine's rate and so many bytes read.
 double least_time(const Machine& machine, double ops, bool int8, double bytes);
+
+// A benchmark that times itself, once.
+void add_benchmark(const std::string& name, const std::function<void(benchmark::State&)>& run);
+// GFLOP/s, GB/s and `limit` of a call that took so many seconds.
+void set_counters(benchmark::State& state, const Machine& machine, double ops, bool int8,
+                  double bytes, double seconds);
 
 }  // namespace dsa::bench
