@@ -102,8 +102,9 @@ DSA_PREFETCHING static void prefetch_lines(const uint8_t* p, int64_t count, bool
 // Prefetches for kernels that read all of k of some columns before the next ones: what follows in
 // memory, in order of addresses, as far ahead as the columns in use are long. Those columns lie
 // side by side in memory, so the lines of the next ones have arrived when they are needed, and
-// memory sees one ascending run. Most have left L1 for L2 by then, yet asking for L1 is faster on
-// Zen 5, and half as fast on Zen 4 (measured). kSize bytes a value.
+// memory sees one ascending run. Behind the last columns of a tile are those at b_next, if it is
+// known. Most have left L1 for L2 by then, yet asking for L1 is faster on Zen 5, and half as fast
+// on Zen 4 (measured). kSize bytes a value.
 template <int64_t kSize>
 class NextColumns {
   public:
