@@ -60,8 +60,9 @@ struct V : Lanes256, WidenedByLoads<V> {
 
     static constexpr int kLoopRows = 4;
     template <int kMany>
-    static inline void multiply(const float* a, const float* b, int64_t num_k, Sum* acc) {
-        multiply_floats<kMany>(a, b, num_k, acc);
+    static inline void multiply(const float* a, const float* next_a, const float* b, int64_t num_k,
+                                Sum* acc) {
+        multiply_floats<kMany>(a, next_a, b, num_k, acc);
     }
 
     // 8 values, those of `valid` that there are.

@@ -174,22 +174,33 @@ class NextRun {
     bool into_l2_;
 };
 
+// Rows from which on panels are prefetched between the products (PanelBehind) and not while the
+// panel before is made (NextPanel). Measured on Zen 4.
+inline constexpr int64_t kManyRows = 64;
+
+// The part of column `col` of B that starts at k; behind the last k, of the tile behind this one.
+static inline const uint8_t* column_at(const NtTile& t, int64_t k, int64_t col, int64_t size) {
+    return static_cast<const uint8_t*>(t.b) +
+           (k < t.k ? col * t.ldb + k : (t.n + col) * t.ldb) * size;
+}
+
 // Prefetches for kernels that read 128 of k of some columns, a panel, before the next columns: the
-// next block of k, a whole pass over the tile's columns ahead. kSize bytes a value.
+// next block of k, a whole pass over the tile's columns ahead. None with many rows. kSize bytes a
+// value.
 template <int64_t kSize>
 class NextPanel {
   public:
     // In use: columns from `col`, the block of k from `k`.
     NextPanel(const NtTile& t, int64_t k, int64_t col)
-        : next_(static_cast<const uint8_t*>(t.b)), stride_(t.ldb * kSize) {
-        const bool last = k + kBlockK >= t.k;  // then of the tile behind this one
-        next_ += last ? (t.n + col) * stride_ : col * stride_ + (k + kBlockK) * kSize;
-    }
+        : next_(column_at(t, k + kBlockK, col, kSize)),
+          stride_(t.ldb * kSize),
+          is_used_(t.m < kManyRows) {}
 
     // The next column's lines, into L2. To be called among other work, for twice as many columns as
     // the panel has: each line is then asked for again one panel later. Asked for once, few rows
     // are slower (measured).
     DSA_PREFETCHING void column() {
+        if (!is_used_) return;
 #pragma GCC unroll 8
         for (int64_t i = 0; i < kBlockK * kSize; i += 64) __builtin_prefetch(next_ + i, 0, 2);
         next_ += stride_;
@@ -198,6 +209,43 @@ class NextPanel {
   private:
     const uint8_t* next_;
     int64_t stride_;
+    bool is_used_;
+};
+
+// Prefetches of a panel to come while many rows meet the present one, some columns between the
+// products of some rows and the next: into L1, since lines that were asked for in L2 alone may have
+// left it by the time of use (measured on Zen 4). None with few rows.
+template <int64_t kSize>
+class PanelBehind {
+  public:
+    // `columns` columns that come `behind` columns after those from `col`, where the tile has as
+    // many, in at most `parts` parts; `col` and `k` as above.
+    PanelBehind(const NtTile& t, int64_t k, int64_t col, int64_t behind, int64_t columns,
+                int64_t parts)
+        : stride_(t.ldb * kSize),
+          left_(t.m < kManyRows ? 0 : columns),
+          count_((columns + parts - 1) / parts) {
+        const bool of_next_k = col + behind >= t.n;
+        const int64_t over = of_next_k && t.n > behind ? t.n : 0;
+        next_ = column_at(t, of_next_k ? k + kBlockK : k, col + behind - over, kSize);
+    }
+
+    // Lines of the next part; columns may start anywhere in a line.
+    DSA_PREFETCHING void part() {
+        constexpr int64_t kBytes = kBlockK * kSize;
+        const int64_t count = min_of(count_, left_);
+        left_ -= count;
+        for (int64_t j = 0; j < count; ++j, next_ += stride_) {
+            for (int64_t i = 0; i < kBytes; i += 64) __builtin_prefetch(next_ + i);
+            __builtin_prefetch(next_ + kBytes - 1);
+        }
+    }
+
+  private:
+    const uint8_t* next_;
+    int64_t stride_;
+    int64_t left_;   // columns that were not asked for yet
+    int64_t count_;  // of a part
 };
 
 }  // namespace dsa::gemm::cpu

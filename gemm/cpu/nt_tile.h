@@ -10,8 +10,8 @@
 //   kBlocksOfOneRow<Code>        blocks at a time, 1, 2 or 4 (measured)
 //   kRunColumn<Code>             values of k from which on it prefetches as NextRun (columns.h)
 //                                instead of NextColumns (measured); 0: never
-//   kLoopRows, multiply<kRows>(a, b, num_k, acc)   rows from which on it has its own loop of
-//                                products; kRows + 1: never
+//   kLoopRows, multiply<kRows>(a, next_a, b, num_k, acc)   rows from which on it has its own loop
+//                                of products; kRows + 1: never
 //   kFewRows                     rows up to which B goes from memory to registers without a panel,
 //   few_rows_serve<Code>(t)      where that is faster,
 //   kRowsOfFourGroups            and rows up to which that is 4 * kLanes columns at a time
@@ -52,20 +52,23 @@ namespace dsa::gemm::cpu {
 // ---- many rows ----
 
 // Sums of kRows rows x 2 * kLanes columns over one block of k: c = a b * scale + (first ? 0 : c).
-// a [kRows][128], b [num_k / kStepK][2] vectors, c [kRows][2] vectors.
+// a [kRows][128], b [num_k / kStepK][2] vectors, c [kRows][2] vectors. The rows at next_a, whose
+// turn comes next, are prefetched among the products.
 template <class V, int kRows>
-static inline void multiply_panel(const typename V::Element* a, const typename V::Element* b,
-                                  int64_t num_k, const float* scale, bool first, float* c) {
+static inline void multiply_panel(const typename V::Element* a, const typename V::Element* next_a,
+                                  const typename V::Element* b, int64_t num_k, const float* scale,
+                                  bool first, float* c) {
     typename V::Sum acc[2 * kRows];
 #pragma GCC unroll 32
     for (int i = 0; i < 2 * kRows; ++i) acc[i] = V::zero();
     constexpr int64_t kVec = V::kLanes * V::kStepK;
     int64_t k = 0;
     if constexpr (kRows >= V::kLoopRows) {
-        V::template multiply<kRows>(a, b, num_k, acc);
+        V::template multiply<kRows>(a, next_a, b, num_k, acc);
         k = num_k;
     }
     for (; k < num_k; k += V::kStepK) {
+        __builtin_prefetch(next_a + kRows * k);
         const typename V::Vec x = V::load(b + 2 * V::kLanes * k);
         const typename V::Vec y = V::load(b + 2 * V::kLanes * k + kVec);
 #pragma GCC unroll 16
@@ -88,10 +91,11 @@ static inline void multiply_panel(const typename V::Element* a, const typename V
 // As multiply_panel for a number of rows, at most kRows, that is known at run time.
 template <class V, int kRows>
 static inline void multiply_some(int64_t rows, const typename V::Element* a,
-                                 const typename V::Element* b, int64_t num_k, const float* scale,
-                                 bool first, float* c) {
-    if (rows == kRows) return multiply_panel<V, kRows>(a, b, num_k, scale, first, c);
-    if constexpr (kRows > 1) multiply_some<V, kRows - 1>(rows, a, b, num_k, scale, first, c);
+                                 const typename V::Element* next_a, const typename V::Element* b,
+                                 int64_t num_k, const float* scale, bool first, float* c) {
+    if (rows == kRows) return multiply_panel<V, kRows>(a, next_a, b, num_k, scale, first, c);
+    if constexpr (kRows > 1)
+        multiply_some<V, kRows - 1>(rows, a, next_a, b, num_k, scale, first, c);
 }
 
 // kLoadK values of k from `part` of a block on, whose columns are at b + offset[j], as far as the
@@ -175,12 +179,11 @@ static inline int64_t panel_rows(int64_t m) {
     return (m + panel_steps<V>(m) - 1) / panel_steps<V>(m);
 }
 
-// Packed rows of the next block of k, before their first use.
+// Packed rows' block of k from `k`; behind the last one, the first.
 template <class V>
-DSA_PREFETCHING static void prefetch_rows(const typename V::Element* a, int64_t rows) {
-    const auto* p = reinterpret_cast<const uint8_t*>(a);
-    const int64_t bytes = rows * kBlockK * static_cast<int64_t>(sizeof(typename V::Element));
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+static inline const typename V::Element* rows_at(const NtTile& t, int64_t k) {
+    const int64_t block = k < t.k ? k / kBlockK : 0;
+    return static_cast<const typename V::Element*>(t.a) + block * t.a_block_stride;
 }
 
 template <class V>
@@ -196,13 +199,14 @@ static inline void row_scales(const NtTile& t, int64_t k, float* scale) {
     for (int64_t i = 0; i < t.m; ++i) scale[i] = row_scale(t, i, k);
 }
 
-// Adds the block of k from `k` to the sums of all rows and the widened panel's columns, from `col`.
-// between(): called after each few rows, panel_steps() times in all.
+// Adds the block of k from `k` to the sums of all rows and the widened panel's columns, from `col`;
+// the next panel is of the block from next_k. between(): called after each few rows, panel_steps()
+// times in all.
 template <class V, class Code, class Between>
-static inline void multiply_widened(const NtTile& t, int64_t k, int64_t col,
+static inline void multiply_widened(const NtTile& t, int64_t k, int64_t next_k, int64_t col,
                                     const typename V::Element* panel, const float* a_scale,
-                                    bool rows_change, float* c, const Between& between) {
-    const auto* a = static_cast<const typename V::Element*>(t.a) + k / kBlockK * t.a_block_stride;
+                                    float* c, const Between& between) {
+    const typename V::Element* a = rows_at<V>(t, k);
     constexpr int64_t kColumns = 2 * V::kLanes;
     const int64_t step_rows = panel_rows<V>(t.m);
     const int64_t num_k = loaded_k<V>(t.k - k);
@@ -212,9 +216,10 @@ static inline void multiply_widened(const NtTile& t, int64_t k, int64_t col,
     float* sums = c + col * t.m;
     for (int64_t row = 0; row < t.m; row += step_rows) {
         const int64_t rows = min_of(step_rows, t.m - row);
-        if (rows_change) prefetch_rows<V>(a + t.a_block_stride + row * kBlockK, rows);
-        multiply_some<V, V::kRows>(rows, a + row * kBlockK, panel, num_k, scale + row, k == 0,
-                                   sums + row * kColumns);
+        const typename V::Element* next_a =
+            row + rows < t.m ? a + (row + rows) * kBlockK : rows_at<V>(t, next_k);
+        multiply_some<V, V::kRows>(rows, a + row * kBlockK, next_a, panel, num_k, scale + row,
+                                   k == 0, sums + row * kColumns);
         between();
     }
 }
@@ -235,11 +240,14 @@ static inline void nt_many_rows(const NtTile t, float* c, typename V::Element* p
         row_scales(t, k, a_scale);
         for (int64_t col = 0; col < t.n; col += kColumns) {
             const bool last_columns = col + kColumns >= t.n;
-            const bool rows_change = last_columns && k + kBlockK < t.k;
-            if (!last_columns) pieces = Pieces(t, k, col + kColumns, next_panel);
-            if (rows_change) pieces = Pieces(t, k + kBlockK, 0, next_panel);
-            multiply_widened<V, Code>(t, k, col, panel, a_scale, rows_change, c,
-                                      [&] { pieces.widen(step_pieces); });
+            const int64_t next_k = last_columns ? k + kBlockK : k;
+            if (next_k < t.k)
+                pieces = Pieces(t, next_k, last_columns ? 0 : col + kColumns, next_panel);
+            PanelBehind<sizeof(Code)> behind(t, k, col, 2 * kColumns, kColumns, steps);
+            multiply_widened<V, Code>(t, k, next_k, col, panel, a_scale, c, [&] {
+                pieces.widen(step_pieces);
+                behind.part();
+            });
             std::swap(panel, next_panel);
         }
     }
@@ -255,7 +263,7 @@ static inline void nt_columns_first(const NtTile t, float* c, typename V::Elemen
         for (int64_t k = 0; k < t.k; k += kBlockK) {
             row_scales(t, k, a_scale);
             widen_panel<V, Code>(t, k, col, next_columns<sizeof(Code)>(t, kColumns, col, k), panel);
-            multiply_widened<V, Code>(t, k, col, panel, a_scale, false, c, [] {});
+            multiply_widened<V, Code>(t, k, k + kBlockK, col, panel, a_scale, c, [] {});
         }
     store_tile<V>(t, c);
 }

@@ -37,18 +37,22 @@ static_assert(kBlockK == 128);  // rows lie 128 values apart
 #define DSA_SIX_SUMS DSA_FIVE_SUMS, "+x"(acc[10]), "+x"(acc[11])
 
 // NOLINTBEGIN(bugprone-macro-parentheses): a list of operands
-#define DSA_LOOP(ROWS, SUMS)                                    \
+#define DSA_LOOP(ROWS, SUMS, bytes_of_four)                     \
     asm volatile(                                               \
+        "mov %[next], %%r11\n"                                  \
         ".p2align 6\n"                                          \
         "1:\n"                                                  \
         ROWS(0) ROWS(1) ROWS(2) ROWS(3)                         \
+        "prefetcht0 (%%r11)\n"                                  \
+        "prefetcht0 64(%%r11)\n"                                \
+        "add $" #bytes_of_four ", %%r11\n"                      \
         "add $16, %[a]\n"                                       \
         "add $256, %[b]\n"                                      \
         "cmp %[end], %[a]\n"                                    \
         "jne 1b\n"                                              \
         : SUMS, [a] "+r"(a), [b] "+r"(b)                        \
-        : [end] "r"(end)                                        \
-        : "memory", "cc", "xmm13", "xmm14", "xmm15")
+        : [end] "r"(end), [next] "r"(next_a)                    \
+        : "memory", "cc", "r11", "xmm13", "xmm14", "xmm15")
 // NOLINTEND(bugprone-macro-parentheses)
 
 // clang-format on
@@ -56,13 +60,14 @@ static_assert(kBlockK == 128);  // rows lie 128 values apart
 // Adds `num_k` values of k of kRows rows, a multiple of 4, to their sums: a [kRows][128],
 // b [num_k][2] vectors.
 template <int kRows>
-__attribute__((always_inline)) inline void multiply_floats(const float* a, const float* b,
-                                                           int64_t num_k, __m256* acc) {
+__attribute__((always_inline)) inline void multiply_floats(const float* a, const float* next_a,
+                                                           const float* b, int64_t num_k,
+                                                           __m256* acc) {
     const float* end = a + num_k;
     b += 32;
-    if constexpr (kRows == 4) DSA_LOOP(DSA_FOUR_ROWS, DSA_FOUR_SUMS);
-    if constexpr (kRows == 5) DSA_LOOP(DSA_FIVE_ROWS, DSA_FIVE_SUMS);
-    if constexpr (kRows == 6) DSA_LOOP(DSA_SIX_ROWS, DSA_SIX_SUMS);
+    if constexpr (kRows == 4) DSA_LOOP(DSA_FOUR_ROWS, DSA_FOUR_SUMS, 64);
+    if constexpr (kRows == 5) DSA_LOOP(DSA_FIVE_ROWS, DSA_FIVE_SUMS, 80);
+    if constexpr (kRows == 6) DSA_LOOP(DSA_SIX_ROWS, DSA_SIX_SUMS, 96);
 }
 
 #undef DSA_ROW
