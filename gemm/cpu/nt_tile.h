@@ -186,12 +186,21 @@ static inline const typename V::Element* rows_at(const NtTile& t, int64_t k) {
     return static_cast<const typename V::Element*>(t.a) + block * t.a_block_stride;
 }
 
+// Sums of all rows, in panels of columns, to D: all columns of a few rows after one another, which
+// lie in few pages, and the lines of the next rows are asked for before.
 template <class V>
 static inline void store_tile(const NtTile tile, const float* c) {
     constexpr int64_t kColumns = 2 * V::kLanes;
-    for (int64_t col = 0; col < tile.n; col += kColumns)
-        for (int64_t row = 0; row < tile.m; ++row, c += kColumns)
-            store_sums<V>(tile, row, col, V::load_sum(c), V::load_sum(c + V::kLanes));
+    constexpr int64_t kStored = 4;  // rows; measured on Zen 4
+    const int64_t size = tile.d_is_f32 ? sizeof(float) : sizeof(uint16_t);
+    const auto* d = static_cast<const uint8_t*>(tile.d);
+    for (int64_t first = 0; first < tile.m; first += kStored)
+        for (int64_t col = 0; col < tile.n; col += kColumns)
+            for (int64_t row = first; row < min_of(first + kStored, tile.m); ++row) {
+                const float* sums = c + col * tile.m + row * kColumns;
+                __builtin_prefetch(d + ((row + kStored) * tile.ldd + col) * size, 1);
+                store_sums<V>(tile, row, col, V::load_sum(sums), V::load_sum(sums + V::kLanes));
+            }
 }
 
 // Of the rows' block of k from `k`.
