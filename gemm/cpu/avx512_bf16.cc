@@ -25,7 +25,7 @@ struct V : Lanes512 {
     static constexpr int kFewRows = 16;
     static constexpr int kRowsOfFourGroups = 2;
     template <class Code>
-    static constexpr int kBlocksOfOneRow = sizeof(Code) == 1 ? 2 : 1;
+    static constexpr int kBlocksOfOneRow = 1;
 
     static inline State load_state() { return simd::load_e4m3_to_bf16(); }
     static inline Vec load(const uint16_t* p) { return _mm512_loadu_si512(p); }

@@ -100,17 +100,17 @@ DSA_PREFETCHING static void prefetch_lines(const uint8_t* p, int64_t count, bool
 }
 
 // Prefetches for kernels that read all of k of some columns before the next ones: what follows in
-// memory, in order of addresses, as far ahead as the columns in use are long. Those columns lie
-// side by side in memory, so the lines of the next ones have arrived when they are needed, and
-// memory sees one ascending run. Behind the last columns of a tile are those at b_next, if it is
-// known. Most have left L1 for L2 by then, yet asking for L1 is faster on Zen 5, and half as fast
-// on Zen 4 (measured). kSize bytes a value.
+// memory, in order of addresses, as far ahead as the columns in use are long, and a little more for
+// the sake of short ones. Those columns lie side by side in memory, so the lines of the next ones
+// have arrived when they are needed, and memory sees one ascending run. Behind the last columns of
+// a tile are those at b_next, if it is known. Most have left L1 for L2 by then, yet asking for L1
+// is faster on Zen 5, and half as fast on Zen 4 (measured). kSize bytes a value.
 template <int64_t kSize>
 class NextColumns {
   public:
     // `columns` columns from `first` on are in use.
     NextColumns(const void* first, const NtTile& t, int64_t columns)
-        : next_(static_cast<const uint8_t*>(first) + columns * t.ldb * kSize),
+        : next_(static_cast<const uint8_t*>(first) + columns * t.ldb * kSize + kMore),
           into_l2_(t.prefetch_into_l2) {
         const auto* end = static_cast<const uint8_t*>(t.b) + t.n * t.ldb * kSize;
         if (t.b_next != nullptr && next_ >= end)
@@ -128,6 +128,7 @@ class NextColumns {
     DSA_PREFETCHING void column() { lines(kSize); }
 
   private:
+    static constexpr int64_t kMore = 8192;  // bytes
     const uint8_t* next_;
     bool into_l2_;
 };

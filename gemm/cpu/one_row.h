@@ -86,12 +86,13 @@ static inline void one_row_columns(const NtTile& t, int64_t col, typename V::Sum
     int64_t k = 0;
     if constexpr (kGroups == 1) {
         constexpr int64_t kRun = kCopiedRun<Code>;
-        static_assert(kRun % (kBlocks * kBlockK) == 0);
+        constexpr int kCopied = kBlocks == 1 && sizeof(Code) == 1 ? 2 : kBlocks;
+        static_assert(kRun % (kCopied * kBlockK) == 0);
         k = with_copies<Code, V::kLanes, kRun>(
             t, offset, V::kLinesInParts,
             [&](const Code* values, const int64_t* places, int64_t first) {
-                for (int64_t i = 0; i < kRun; i += kBlocks * kBlockK)
-                    add_blocks<V, Code, 1, kBlocks>(t, state, next, col, values + i, places,
+                for (int64_t i = 0; i < kRun; i += kCopied * kBlockK)
+                    add_blocks<V, Code, 1, kCopied>(t, state, next, col, values + i, places,
                                                     first + i, total);
             });
     }
