@@ -86,7 +86,8 @@ static inline void one_row_columns(const NtTile& t, int64_t col, typename V::Sum
     int64_t k = 0;
     if constexpr (kGroups == 1) {
         constexpr int64_t kRun = kCopiedRun<Code>;
-        constexpr int kCopied = kBlocks == 1 && sizeof(Code) == 1 ? 2 : kBlocks;
+        constexpr int kLeast = sizeof(Code) == 1 ? 2 : 1;  // measured on Zen 4
+        constexpr int kCopied = kBlocks > kLeast ? kBlocks : kLeast;
         static_assert(kRun % (kCopied * kBlockK) == 0);
         k = with_copies<Code, V::kLanes, kRun>(
             t, offset, V::kLinesInParts,
