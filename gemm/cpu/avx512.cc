@@ -22,6 +22,7 @@ struct V : Lanes512, WidenedByLoads<V> {
     struct State {};
     static constexpr int kStepK = 1;
     static constexpr int kRows = 12;
+    static constexpr int kPanelBlocks = 1;
     static constexpr int kFewRows = 4;
     static constexpr int kRowsOfFourGroups = 4;
     template <class Code>

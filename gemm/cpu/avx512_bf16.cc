@@ -21,7 +21,8 @@ struct V : Lanes512 {
     using Element = uint16_t;
     using State = simd::E4m3ToBf16;
     static constexpr int kStepK = 2;
-    static constexpr int kRows = 12;
+    static constexpr int kRows = 6;
+    static constexpr int kPanelBlocks = 2;
     static constexpr int kFewRows = 16;
     static constexpr int kRowsOfFourGroups = 2;
     template <class Code>

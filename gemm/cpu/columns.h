@@ -191,10 +191,11 @@ static inline const uint8_t* column_at(const NtTile& t, int64_t k, int64_t col, 
 template <int64_t kSize>
 class NextPanel {
   public:
-    // In use: columns from `col`, the block of k from `k`.
-    NextPanel(const NtTile& t, int64_t k, int64_t col)
-        : next_(column_at(t, k + kBlockK, col, kSize)),
+    // In use: columns from `col`, `panel_k` values of k from `k`.
+    NextPanel(const NtTile& t, int64_t k, int64_t col, int64_t panel_k)
+        : next_(column_at(t, k + panel_k, col, kSize)),
           stride_(t.ldb * kSize),
+          bytes_(panel_k * kSize),
           is_used_(t.m < kManyRows) {}
 
     // The next column's lines, into L2. To be called among other work, for twice as many columns as
@@ -202,14 +203,14 @@ class NextPanel {
     // are slower (measured).
     DSA_PREFETCHING void column() {
         if (!is_used_) return;
-#pragma GCC unroll 8
-        for (int64_t i = 0; i < kBlockK * kSize; i += 64) __builtin_prefetch(next_ + i, 0, 2);
+        for (int64_t i = 0; i < bytes_; i += 64) __builtin_prefetch(next_ + i, 0, 2);
         next_ += stride_;
     }
 
   private:
     const uint8_t* next_;
     int64_t stride_;
+    int64_t bytes_;  // of a column
     bool is_used_;
 };
 
@@ -221,30 +222,31 @@ class PanelBehind {
   public:
     // `columns` columns that come `behind` columns after those from `col`, where the tile has as
     // many, in at most `parts` parts; `col` and `k` as above.
-    PanelBehind(const NtTile& t, int64_t k, int64_t col, int64_t behind, int64_t columns,
-                int64_t parts)
+    PanelBehind(const NtTile& t, int64_t k, int64_t panel_k, int64_t col, int64_t behind,
+                int64_t columns, int64_t parts)
         : stride_(t.ldb * kSize),
+          bytes_(panel_k * kSize),
           left_(t.m < kManyRows ? 0 : columns),
           count_((columns + parts - 1) / parts) {
         const bool of_next_k = col + behind >= t.n;
         const int64_t over = of_next_k && t.n > behind ? t.n : 0;
-        next_ = column_at(t, of_next_k ? k + kBlockK : k, col + behind - over, kSize);
+        next_ = column_at(t, of_next_k ? k + panel_k : k, col + behind - over, kSize);
     }
 
     // Lines of the next part; columns may start anywhere in a line.
     DSA_PREFETCHING void part() {
-        constexpr int64_t kBytes = kBlockK * kSize;
         const int64_t count = min_of(count_, left_);
         left_ -= count;
         for (int64_t j = 0; j < count; ++j, next_ += stride_) {
-            for (int64_t i = 0; i < kBytes; i += 64) __builtin_prefetch(next_ + i);
-            __builtin_prefetch(next_ + kBytes - 1);
+            for (int64_t i = 0; i < bytes_; i += 64) __builtin_prefetch(next_ + i);
+            __builtin_prefetch(next_ + bytes_ - 1);
         }
     }
 
   private:
     const uint8_t* next_;
     int64_t stride_;
+    int64_t bytes_;  // of a column
     int64_t left_;   // columns that were not asked for yet
     int64_t count_;  // of a part
 };

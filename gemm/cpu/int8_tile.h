@@ -96,7 +96,7 @@ __attribute__((noinline)) static void requantise_panel(const NtTile& t, int64_t 
 }
 
 // Adds the block of k from `k` to the sums of all rows and the panel's columns, from `col`; the
-// next panel is of the block from next_k. between(): called after each few rows, panel_steps()
+// next panel is of the block from next_k. between(): called after each few rows, RowSteps::count
 // times in all.
 template <class V, class Between>
 static inline void multiply_rows(const NtTile& t, int64_t k, int64_t next_k, int64_t col,
@@ -105,16 +105,17 @@ static inline void multiply_rows(const NtTile& t, int64_t k, int64_t next_k, int
     const int32_t* a_start = row_starts(t, k);
     const typename V::Element* a = rows_at<V>(t, k);
     constexpr int64_t kColumns = 2 * V::kLanes;
-    const int64_t step_rows = panel_rows<V>(t.m);
+    const RowSteps<V> steps(t.m);
     const int64_t num_k = min_of((t.k - k + 3) / 4 * 4, kBlockK);
     float* sums = static_cast<float*>(t.scratch) + col * t.m;
-    for (int64_t row = 0; row < t.m; row += step_rows) {
-        const int64_t rows = min_of(step_rows, t.m - row);
+    for (int64_t step = 0, row = 0; step < steps.count; ++step) {
+        const int64_t rows = steps.rows(step);
         const typename V::Element* next_a =
             row + rows < t.m ? a + (row + rows) * kBlockK : rows_at<V>(t, next_k);
         multiply_int8_some<V, V::kRows>(rows, a + row * kBlockK, next_a, panel, num_k,
                                         a_scale + row, a_start + row, k == 0,
                                         sums + row * kColumns);
+        row += rows;
         between();
     }
 }
@@ -143,8 +144,9 @@ static inline void int8_blocks_first(const NtTile& t) {
     for (int64_t k = 0; k < t.k; k += kBlockK) {
         row_scales(t, k, a_scale);
         for (int64_t col = 0; col < t.n; col += kColumns) {
-            requantise_panel<V>(t, k, col, NextPanel<1>(t, k, col), &panel);
-            PanelBehind<1> behind(t, k, col, 2 * kColumns, kColumns, panel_steps<V>(t.m));
+            requantise_panel<V>(t, k, col, NextPanel<1>(t, k, col, kBlockK), &panel);
+            PanelBehind<1> behind(t, k, kBlockK, col, 2 * kColumns, kColumns,
+                                  RowSteps<V>(t.m).count);
             multiply_rows<V>(t, k, col + kColumns < t.n ? k : k + kBlockK, col, panel, a_scale,
                              [&] { behind.part(); });
         }

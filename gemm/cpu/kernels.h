@@ -7,7 +7,8 @@
 namespace dsa::gemm::cpu {
 
 inline constexpr int64_t kBlockK = 128;  // values of k under one scale
-// Rows and columns of an nt tile, at most: its sums and 128 of k of its rows lie in an L2 of 1 MB.
+// Rows and columns of an nt tile, at most: its sums and one or two blocks of k of its rows lie in
+// an L2 of 1 MB.
 inline constexpr int64_t kTileRows = 512;
 inline constexpr int64_t kTileColumns = 256;
 inline constexpr int64_t kColumnStep = 32;  // tiles start at multiples of it
@@ -35,8 +36,8 @@ struct NtTile {
     void* scratch;          // kNtScratchBytes: sums and two widened panels of B
     bool prefetch_into_l2;  // what is read much later; false: into L1
 };
-inline constexpr int64_t kNtScratchBytes =
-    (kTileRows * kTileColumns + 2 * kColumnStep * kBlockK) * 4;
+inline constexpr int64_t kNtPanelBytes = kColumnStep * kBlockK * 4;
+inline constexpr int64_t kNtScratchBytes = kTileRows * kTileColumns * 4 + 2 * kNtPanelBytes;
 
 // Rows of A as the nt kernels want them: `element_size` bytes a value, blocks of 128 of k, zeros up
 // to the end of the last one.

@@ -14,6 +14,7 @@ struct Lanes256 {
     using Sum = __m256;
     static constexpr int64_t kLanes = 8;
     static constexpr int kRows = 6;
+    static constexpr int kPanelBlocks = 1;
 
     static inline __m256 zero() { return _mm256_setzero_ps(); }
     static inline __m256 set1(float x) { return _mm256_set1_ps(x); }

@@ -94,13 +94,13 @@ static inline void nn_many_rows(const NnTile& t) {
     for (int64_t col = 0; col < t.n; col += V::kNnColumns)
         nn_widen<V, Code>(t, col, panels + col * kNnK);
     float scale[V::kRows];
-    const int64_t step_rows = panel_rows<V>(t.m);
-    for (int64_t row = 0; row < t.m; row += step_rows)
+    const RowSteps<V> steps(t.m);
+    for (int64_t step = 0, row = 0; step < steps.count; row += steps.rows(step), ++step)
         for (int64_t col = 0; col < t.n; col += kColumns) {
-            const int64_t rows = min_of(step_rows, t.m - row);
+            const int64_t rows = steps.rows(step);
             for (float& x : scale) x = nn_scale(t, col);
-            multiply_some<V, V::kRows>(rows, a + row * kNnK, a + (row + rows) * kNnK,
-                                       panels + col * kNnK, kNnK, scale, true, c);
+            multiply_some<V, V::kRows>(rows, {a + row * kNnK, 0, a + (row + rows) * kNnK,
+                                              panels + col * kNnK, kNnK, scale, true, c});
             for (int64_t i = 0; i < rows; ++i)
                 nn_store<V>(t, row + i, col, V::load_sum(c + i * kColumns),
                             V::load_sum(c + i * kColumns + V::kLanes));

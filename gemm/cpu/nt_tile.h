@@ -6,6 +6,7 @@
 //                                the same one
 //   Vec, Element, kStepK         kStepK values of k for each lane; type of a widened value
 //   kRows                        rows of A that meet 2 * kLanes columns of B in registers
+//   kPanelBlocks                 blocks of k that they meet before sums go to memory again
 //   kLongColumn<Code>            values of k from which on a single row reads kLanes columns by
 //   kBlocksOfOneRow<Code>        blocks at a time, 1, 2 or 4 (measured)
 //   kRunColumn<Code>             values of k from which on it prefetches as NextRun (columns.h)
@@ -51,14 +52,31 @@ namespace dsa::gemm::cpu {
 
 // ---- many rows ----
 
-// Sums of kRows rows x 2 * kLanes columns over one block of k: c = a b * scale + (first ? 0 : c).
-// a [kRows][128], b [num_k / kStepK][2] vectors, c [kRows][2] vectors. The rows at next_a, whose
-// turn comes next, are prefetched among the products.
+// A panel: kPanelBlocks blocks of k (what there is of them) of 2 * kLanes columns.
+template <class V>
+inline constexpr int64_t kPanelK = int64_t{V::kPanelBlocks} * kBlockK;
+
+// Rows of A that meet a panel of B: kPanelBlocks blocks of k, or those that are left.
+template <class V>
+struct PanelVisit {
+    const typename V::Element* a;  // [rows][128], those of the next block a_block_stride behind
+    int64_t a_block_stride;
+    const typename V::Element* next_a;  // rows whose turn comes next, as a
+    const typename V::Element* b;       // [num_k / kStepK][2] vectors
+    int64_t num_k;
+    const float* scale;  // [rows], those of the next block kTileRows behind
+    bool first;          // what c holds does not count
+    float* c;            // [rows][2] vectors
+};
+
+// Sums of kRows rows x 2 * kLanes columns over one block of k, num_k values of it: acc. The next
+// rows are prefetched among the products.
 template <class V, int kRows>
-static inline void multiply_panel(const typename V::Element* a, const typename V::Element* next_a,
-                                  const typename V::Element* b, int64_t num_k, const float* scale,
-                                  bool first, float* c) {
-    typename V::Sum acc[2 * kRows];
+__attribute__((always_inline)) static inline void multiply_block(const typename V::Element* a,
+                                                                 const typename V::Element* next_a,
+                                                                 const typename V::Element* b,
+                                                                 int64_t num_k,
+                                                                 typename V::Sum* acc) {
 #pragma GCC unroll 32
     for (int i = 0; i < 2 * kRows; ++i) acc[i] = V::zero();
     constexpr int64_t kVec = V::kLanes * V::kStepK;
@@ -73,33 +91,60 @@ static inline void multiply_panel(const typename V::Element* a, const typename V
         const typename V::Vec y = V::load(b + 2 * V::kLanes * k + kVec);
 #pragma GCC unroll 16
         for (int i = 0; i < kRows; ++i) {
-            const typename V::Vec value = V::broadcast(a + i * kBlockK + k);
-            acc[2 * i] = V::dot(acc[2 * i], value, x);
-            acc[2 * i + 1] = V::dot(acc[2 * i + 1], value, y);
+            if constexpr (V::kPanelBlocks > 1) {  // 1.01 on Zen 4 (measured)
+                acc[2 * i] = V::dot_at(acc[2 * i], a + i * kBlockK + k, x);
+                acc[2 * i + 1] = V::dot_at(acc[2 * i + 1], a + i * kBlockK + k, y);
+            } else {
+                const typename V::Vec value = V::broadcast(a + i * kBlockK + k);
+                acc[2 * i] = V::dot(acc[2 * i], value, x);
+                acc[2 * i + 1] = V::dot(acc[2 * i + 1], value, y);
+            }
         }
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i)
-#pragma GCC unroll 2
-        for (int g = 0; g < 2; ++g) {
-            float* sum = c + (2 * i + g) * V::kLanes;
-            V::store_sum(sum, V::fma(acc[2 * i + g], V::set1(scale[i]),
-                                     first ? V::zero() : V::load_sum(sum)));
+}
+
+// c = a b * scale + (first ? 0 : c) for kRows rows x 2 * kLanes columns, block by block of k. Where
+// a panel has several blocks, c stays in registers from one to the next: on Zen 4 each store of a
+// vector takes the time of 1.4 products (measured).
+template <class V, int kRows>
+static inline void multiply_panel(const PanelVisit<V>& v) {
+    typename V::Sum acc[2 * kRows];
+    if constexpr (V::kPanelBlocks == 1) {
+        multiply_block<V, kRows>(v.a, v.next_a, v.b, v.num_k, acc);
+#pragma GCC unroll 32
+        for (int i = 0; i < 2 * kRows; ++i) {
+            float* sum = v.c + i * V::kLanes;
+            V::store_sum(sum, V::fma(acc[i], V::set1(v.scale[i / 2]),
+                                     v.first ? V::zero() : V::load_sum(sum)));
         }
+    } else {
+        typename V::Sum total[2 * kRows];
+#pragma GCC unroll 32
+        for (int i = 0; i < 2 * kRows; ++i)
+            total[i] = v.first ? V::zero() : V::load_sum(v.c + i * V::kLanes);
+        for (int64_t k = 0, block = 0; k < v.num_k; k += kBlockK, ++block) {
+            const int64_t to_block = block * v.a_block_stride;
+            multiply_block<V, kRows>(v.a + to_block, v.next_a + to_block, v.b + k * 2 * V::kLanes,
+                                     min_of(v.num_k - k, kBlockK), acc);
+            const float* scale = v.scale + block * kTileRows;
+#pragma GCC unroll 32
+            for (int i = 0; i < 2 * kRows; ++i)
+                total[i] = V::fma(acc[i], V::set1(scale[i / 2]), total[i]);
+        }
+#pragma GCC unroll 32
+        for (int i = 0; i < 2 * kRows; ++i) V::store_sum(v.c + i * V::kLanes, total[i]);
+    }
 }
 
 // As multiply_panel for a number of rows, at most kRows, that is known at run time.
 template <class V, int kRows>
-static inline void multiply_some(int64_t rows, const typename V::Element* a,
-                                 const typename V::Element* next_a, const typename V::Element* b,
-                                 int64_t num_k, const float* scale, bool first, float* c) {
-    if (rows == kRows) return multiply_panel<V, kRows>(a, next_a, b, num_k, scale, first, c);
-    if constexpr (kRows > 1)
-        multiply_some<V, kRows - 1>(rows, a, next_a, b, num_k, scale, first, c);
+static inline void multiply_some(int64_t rows, const PanelVisit<V>& v) {
+    if (rows == kRows) return multiply_panel<V, kRows>(v);
+    if constexpr (kRows > 1) multiply_some<V, kRows - 1>(rows, v);
 }
 
-// kLoadK values of k from `part` of a block on, whose columns are at b + offset[j], as far as the
-// `valid` ones of the block go, into a panel as its columns of `group`.
+// kLoadK values of k from `part` of a panel on, whose columns are at b + offset[j], as far as the
+// `valid` ones of k go, into the panel as its columns of `group`.
 template <class V, class Code, class Next>
 __attribute__((always_inline)) static inline void widen_part(const typename V::State& state,
                                                              const Code* b, const int64_t* offset,
@@ -112,14 +157,14 @@ __attribute__((always_inline)) static inline void widen_part(const typename V::S
     V::load_columns(b + part, offset, valid - part, raw);
 #pragma GCC unroll 16
     for (int64_t i = 0; i < V::kLoadK; i += 4) {
-        if (i % (kBlockK / V::kLanes / 2) == 0) next.column();  // twice for each column
+        if (i % (kPanelK<V> / V::kLanes / 2) == 0) next.column();  // twice for each column
         V::template widen<Code>(state, raw + i / 4 * kRaws, [&](int64_t step, auto column) {
             V::store(panel + ((part + i) / V::kStepK + step) * 2 * kVec + group * kVec, column);
         });
     }
 }
 
-// 128 of k (as many as there are) of 2 * kLanes columns from `col`.
+// The panel from `k` and `col`.
 template <class V, class Code, class Next>
 __attribute__((noinline)) static void widen_panel(const NtTile& t, int64_t k, int64_t col,
                                                   Next next, typename V::Element* panel) {
@@ -128,21 +173,24 @@ __attribute__((noinline)) static void widen_panel(const NtTile& t, int64_t k, in
     for (int64_t group = 0; group < 2; ++group) {
         int64_t offset[V::kLanes];
         column_offsets<V>(t, col + group * V::kLanes, offset);
-        for (int64_t part = 0; part < loaded_k<V>(t.k - k); part += V::kLoadK)
+        for (int64_t part = 0; part < min_of(t.k - k, kPanelK<V>); part += V::kLoadK)
             widen_part<V>(state, b, offset, t.k - k, group, part, next, panel);
     }
 }
 
 // As widen_panel, which is faster for a panel at once (measured with AVX2), but piece by piece: a
-// piece is kLoadK values of kLanes columns. Prefetches the next block of k.
+// piece is kLoadK values of kLanes columns. Prefetches the next panel of these columns.
 template <class V, class Code>
 class PanelPieces {
   public:
-    static constexpr int64_t kParts = kBlockK / V::kLoadK;
+    static constexpr int64_t kParts = kPanelK<V> / V::kLoadK;
     static constexpr int64_t kPieces = 2 * kParts;
 
     PanelPieces(const NtTile& t, int64_t k, int64_t col, typename V::Element* panel)
-        : b_(static_cast<const Code*>(t.b) + k), valid_(t.k - k), next_(t, k, col), panel_(panel) {
+        : b_(static_cast<const Code*>(t.b) + k),
+          valid_(t.k - k),
+          next_(t, k, col, kPanelK<V>),
+          panel_(panel) {
         column_offsets<V>(t, col, offset_);
         column_offsets<V>(t, col + V::kLanes, offset_ + V::kLanes);
     }
@@ -154,7 +202,7 @@ class PanelPieces {
         for (; count > 0 && done_ < kPieces; --count, ++done_) {
             const int64_t group = done_ / kParts;
             const int64_t part = done_ % kParts * V::kLoadK;
-            if (part < loaded_k<V>(valid_))
+            if (part < valid_)
                 widen_part<V>(state, b_, offset_ + group * V::kLanes, valid_, group, part, next_,
                               panel_);
         }
@@ -169,15 +217,15 @@ class PanelPieces {
     int64_t done_ = 0;
 };
 
-// How often rows, at most kRows of them, meet a panel, and how many do: as even as can be.
+// How rows meet a panel: `count` times at most kRows of them, as even as can be.
 template <class V>
-static inline int64_t panel_steps(int64_t m) {
-    return (m + V::kRows - 1) / V::kRows;
-}
-template <class V>
-static inline int64_t panel_rows(int64_t m) {
-    return (m + panel_steps<V>(m) - 1) / panel_steps<V>(m);
-}
+struct RowSteps {
+    explicit RowSteps(int64_t m)
+        : count((m + V::kRows - 1) / V::kRows), least(m / count), longer(m % count) {}
+    int64_t rows(int64_t step) const { return least + (step < longer ? 1 : 0); }
+
+    int64_t count, least, longer;
+};
 
 // Packed rows' block of k from `k`; behind the last one, the first.
 template <class V>
@@ -208,51 +256,71 @@ static inline void row_scales(const NtTile& t, int64_t k, float* scale) {
     for (int64_t i = 0; i < t.m; ++i) scale[i] = row_scale(t, i, k);
 }
 
-// Adds the block of k from `k` to the sums of all rows and the widened panel's columns, from `col`;
-// the next panel is of the block from next_k. between(): called after each few rows, panel_steps()
-// times in all.
+// Those of a panel's blocks.
+template <class V>
+struct PanelScales {
+    void load(const NtTile& t, int64_t k) {
+        for (int64_t block = 0; block < V::kPanelBlocks && k + block * kBlockK < t.k; ++block)
+            row_scales(t, k + block * kBlockK, of_block[block]);
+    }
+    float of_block[V::kPanelBlocks][kTileRows];
+};
+
+// Adds the panel from `k` and `col`, which is widened, to the sums of all rows; the next panel is
+// of the blocks from next_k. between(): called after each few rows, RowSteps::count times in all.
 template <class V, class Code, class Between>
 static inline void multiply_widened(const NtTile& t, int64_t k, int64_t next_k, int64_t col,
-                                    const typename V::Element* panel, const float* a_scale,
+                                    const typename V::Element* panel, const PanelScales<V>& a_scale,
                                     float* c, const Between& between) {
-    const typename V::Element* a = rows_at<V>(t, k);
     constexpr int64_t kColumns = 2 * V::kLanes;
-    const int64_t step_rows = panel_rows<V>(t.m);
-    const int64_t num_k = loaded_k<V>(t.k - k);
-    const float b_scale = column_scale<V, Code>(t, col, k);
-    float scale[kTileRows];
-    for (int64_t i = 0; i < t.m; ++i) scale[i] = a_scale[i] * b_scale;
-    float* sums = c + col * t.m;
-    for (int64_t row = 0; row < t.m; row += step_rows) {
-        const int64_t rows = min_of(step_rows, t.m - row);
-        const typename V::Element* next_a =
-            row + rows < t.m ? a + (row + rows) * kBlockK : rows_at<V>(t, next_k);
-        multiply_some<V, V::kRows>(rows, a + row * kBlockK, next_a, panel, num_k, scale + row,
-                                   k == 0, sums + row * kColumns);
+    PanelScales<V> scale;
+    for (int64_t block = 0; block < V::kPanelBlocks && k + block * kBlockK < t.k; ++block) {
+        const float b_scale = column_scale<V, Code>(t, col, k + block * kBlockK);
+        for (int64_t i = 0; i < t.m; ++i)
+            scale.of_block[block][i] = a_scale.of_block[block][i] * b_scale;
+    }
+    const typename V::Element* a = rows_at<V>(t, k);
+    PanelVisit<V> visit{a,
+                        t.a_block_stride,
+                        nullptr,
+                        panel,
+                        min_of((t.k - k + V::kLoadK - 1) / V::kLoadK * V::kLoadK, kPanelK<V>),
+                        scale.of_block[0],
+                        k == 0,
+                        c + col * t.m};
+    const RowSteps<V> steps(t.m);
+    for (int64_t step = 0; step < steps.count; ++step) {
+        const int64_t rows = steps.rows(step);
+        visit.next_a = step + 1 < steps.count ? visit.a + rows * kBlockK : rows_at<V>(t, next_k);
+        multiply_some<V, V::kRows>(rows, visit);
+        visit.a += rows * kBlockK;
+        visit.scale += rows;
+        visit.c += rows * kColumns;
         between();
     }
 }
 
-// A block of k of all columns before the next one: what many rows have there stays in L2. Each
+// A panel of all columns before the next blocks of k: what many rows have there stays in L2. Each
 // panel is widened among the products of the one before, which leave the units of shuffles idle.
 template <class V, class Code>
 static inline void nt_many_rows(const NtTile t, float* c, typename V::Element* panel) {
     constexpr int64_t kColumns = 2 * V::kLanes;
+    static_assert(kColumns * kPanelK<V> * sizeof(typename V::Element) <= kNtPanelBytes);
     using Pieces = PanelPieces<V, Code>;
-    const int64_t steps = panel_steps<V>(t.m);
+    const int64_t steps = RowSteps<V>(t.m).count;
     const int64_t step_pieces = (Pieces::kPieces + steps - 1) / steps;
-    typename V::Element* next_panel = panel + kColumns * kBlockK;
-    float a_scale[kTileRows];
+    typename V::Element* next_panel = panel + kColumns * kPanelK<V>;
+    PanelScales<V> a_scale;
     Pieces pieces(t, 0, 0, panel);
     pieces.widen(Pieces::kPieces);
-    for (int64_t k = 0; k < t.k; k += kBlockK) {
-        row_scales(t, k, a_scale);
+    for (int64_t k = 0; k < t.k; k += kPanelK<V>) {
+        a_scale.load(t, k);
         for (int64_t col = 0; col < t.n; col += kColumns) {
             const bool last_columns = col + kColumns >= t.n;
-            const int64_t next_k = last_columns ? k + kBlockK : k;
+            const int64_t next_k = last_columns ? k + kPanelK<V> : k;
             if (next_k < t.k)
                 pieces = Pieces(t, next_k, last_columns ? 0 : col + kColumns, next_panel);
-            PanelBehind<sizeof(Code)> behind(t, k, col, 2 * kColumns, kColumns, steps);
+            PanelBehind<sizeof(Code)> behind(t, k, kPanelK<V>, col, 2 * kColumns, kColumns, steps);
             multiply_widened<V, Code>(t, k, next_k, col, panel, a_scale, c, [&] {
                 pieces.widen(step_pieces);
                 behind.part();
@@ -266,13 +334,14 @@ static inline void nt_many_rows(const NtTile t, float* c, typename V::Element* p
 // All of k of a panel's columns before the next ones, for few rows: memory sees one ascending run.
 template <class V, class Code>
 static inline void nt_columns_first(const NtTile t, float* c, typename V::Element* panel) {
+    static_assert(V::kPanelBlocks == 1);  // next_columns() goes by blocks
     constexpr int64_t kColumns = 2 * V::kLanes;
-    float a_scale[kTileRows];
+    PanelScales<V> a_scale;
     for (int64_t col = 0; col < t.n; col += kColumns)
-        for (int64_t k = 0; k < t.k; k += kBlockK) {
-            row_scales(t, k, a_scale);
+        for (int64_t k = 0; k < t.k; k += kPanelK<V>) {
+            a_scale.load(t, k);
             widen_panel<V, Code>(t, k, col, next_columns<sizeof(Code)>(t, kColumns, col, k), panel);
-            multiply_widened<V, Code>(t, k, k + kBlockK, col, panel, a_scale, c, [] {});
+            multiply_widened<V, Code>(t, k, k + kPanelK<V>, col, panel, a_scale, c, [] {});
         }
     store_tile<V>(t, c);
 }
