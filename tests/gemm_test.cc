@@ -33,7 +33,8 @@ const Shape kShapes[] = {{1, 1, 1},       {1, 16, 128},   {1, 37, 200},    {1, 4
                          {300, 300, 130}, {1, 40, 4700},  {100, 40, 1100}, {530, 17, 140},
                          {3, 100, 8300},  {7, 75, 2100},  {16, 50, 2050},  {1, 21, 4096}};
 
-// The weight as int8 products see it: 128 of k rounded to multiples of largest / 127.
+// The weight as int8 products see it: 128 of k rounded to multiples of 1/64 of the largest power of
+// two that is not above them all.
 std::vector<double> requantised(const Weight& w) {
     std::vector<double> value(static_cast<size_t>(w.n * w.k));
     for (int64_t j = 0; j < w.n; ++j)
@@ -46,10 +47,10 @@ std::vector<double> requantised(const Weight& w) {
             double largest = 0.0;
             for (int64_t k = k0; k < end; ++k) largest = std::max(largest, std::fabs(code(k)));
             const double scale = w.scale_inv[j / 128 * num_blocks(w.k) + k0 / 128];
-            for (int64_t k = k0; k < end && largest > 0.0; ++k)  // ties are exact: up
+            const double unit = std::exp2(std::floor(std::log2(largest)) - 6.0);
+            for (int64_t k = k0; k < end && largest > 0.0; ++k)  // ties go to even
                 value[static_cast<size_t>(j * w.k + k)] =
-                    std::copysign(std::floor(127.0 * std::fabs(code(k)) / largest + 0.5), code(k)) *
-                    (largest / 127.0 * scale);
+                    std::nearbyint(code(k) / unit) * unit * scale;
         }
     return value;
 }
@@ -264,6 +265,58 @@ TEST_P(GemmIsa, RequantisationIsTheSameForEveryLargestCode) {
     a.codes[3].bits = 0x80;  // -128, which rows quantised here do not have
     expect_same(1);
     expect_same(m);
+}
+
+// Columns side by side whose largest codes are close together or as far apart as can be, zeros and
+// NaNs among them, and scales whose products are not normal numbers.
+TEST_P(GemmIsa, Int8SumsHaveTheSameBitsWhateverTheColumnsBesideThem) {
+    Random random(9);
+    OpContext context(GetParam());
+    const int64_t n = 200;
+    const int64_t k = 600;
+    const int64_t m = 70;
+    OwnedWeight b = random_weight(random, DType::kE4M3, n, k);
+    for (int64_t j = 0; j < n; ++j) {
+        const int64_t apart = j < 32 ? 15 : (j / 32 - 1) * 3;  // binades
+        const int64_t end = 8 * (15 - j % 2 * apart) + 7;
+        for (int64_t i = 0; i < k; ++i) {
+            int64_t magnitude = random.below(end);
+            if (j % 8 == 4) magnitude = 0x7e;
+            if (j == 70 || (j == 9 && i < 256)) magnitude = 0;
+            if (j == 130 && i == 300) magnitude = 0x7f;
+            b.bytes[static_cast<size_t>(j * k + i)] =
+                static_cast<uint8_t>(magnitude | (j % 8 == 4 ? 0 : random.below(2) << 7));
+        }
+    }
+    Rows a = random_rows(random, DType::kI8, m, k);
+    for (int64_t i = 0; i < k; ++i) a.codes[static_cast<size_t>(i)].bits = 127;  // the largest sums
+    const auto sums = [&](int64_t step) {
+        std::vector<float> d(static_cast<size_t>(m * n));
+        for (int64_t row = 0; row < m; row += step) {
+            Activations part = a.view;
+            part.data = static_cast<const uint8_t*>(part.data) + row * k;
+            part.scale += row * part.scale_stride_m;
+            run_gemm(context.exec,
+                     {std::min(step, m - row), part, b.view, {d.data() + row * n, DType::kF32, n}});
+        }
+        return d;
+    };
+    const auto expect_same = [&](float b_scale, float a_scale, bool of_all_rows) {
+        for (float& x : b.scales) x = b_scale;
+        for (int64_t i = 0; i < m; ++i)
+            for (int64_t block = 0; block < num_blocks(k); ++block)
+                a.scale[static_cast<size_t>(i * num_blocks(k) + block)] =
+                    i == 7 || of_all_rows ? a_scale : 0.02F + 1e-4F * static_cast<float>(i);
+        const std::vector<float> whole = sums(m);
+        for (const int64_t step : {1, 7, 20})
+            ASSERT_EQ(std::memcmp(whole.data(), sums(step).data(), whole.size() * 4), 0)
+                << step << " rows at a time, scales " << b_scale << " and " << a_scale;
+    };
+    for (const float b_scale : {0.37F, 1.1e-36F, 0x116c3p-149F, 3e37F, 0.0F})
+        for (const float a_scale : {0.02F, 1.1e-36F, 1e-40F, 3e38F, 0.0F}) {
+            expect_same(b_scale, a_scale, false);
+            expect_same(b_scale, a_scale, true);
+        }
 }
 
 TEST_P(GemmIsa, Int8RowsAreRoundedAndNanSpoilsItsRow) {

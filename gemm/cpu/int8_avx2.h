@@ -38,6 +38,7 @@ struct Int8V : Lanes256 {
     typedef int IntSum __attribute__((vector_size(32)));
     using Element = int16_t;
     static constexpr int kStepK = 2;
+    static constexpr bool kShifts = false;
     // Measured on Zen 3.
     static constexpr int64_t columns_first_rows(bool conflict) { return conflict ? 16 : 4; }
 

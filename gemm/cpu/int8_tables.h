@@ -1,8 +1,9 @@
 #pragma once
-// Requantisation of 128 e4m3 codes to int8 by their largest magnitude: value(code) * 127 / largest,
-// rounded. e4m3 codes order like their magnitudes, so the largest one is one of 127 codes, and what
-// is 64 codes or more below it is less than 1/254 of it and rounds to 0. For any compiler flags:
-// everything is static.
+// Requantisation of 128 e4m3 codes to int8 by their largest magnitude, to multiples of a power of
+// two: 64 is the largest power of two that is not above them all. What is 1/8 of that or more has
+// at most three bits below its first and stays exact; what is 64 codes or more below the largest is
+// less than half a unit and rounds to 0. e4m3 codes order like their magnitudes. For any compiler
+// flags: everything is static.
 
 #include <cstdint>
 #include <limits>
@@ -13,7 +14,7 @@ struct Int8Tables {
     // [largest][largest - code], magnitudes. Nothing but zeros where the largest is 0 or NaN
     // (0x7f).
     alignas(64) uint8_t magnitude[128][64];
-    // What 1 means then: value(largest) / 127; NaN for 0x7f.
+    // What 1 means then: a power of two; 0 where the largest is 0, NaN for 0x7f.
     float unit[128];
 };
 
@@ -21,14 +22,22 @@ static constexpr int64_t e4m3_in_subnormals(int64_t code) {  // magnitude as a m
     return code < 8 ? code : (8 + code % 8) << (code / 8 - 1);
 }
 
+static constexpr int64_t divided(int64_t x, int64_t bits) {  // x / 2^bits, ties to even
+    const int64_t quotient = x >> bits;
+    const int64_t twice_rest = 2 * (x - (quotient << bits));
+    const int64_t one = int64_t{1} << bits;
+    return quotient + (twice_rest > one || (twice_rest == one && quotient % 2 == 1) ? 1 : 0);
+}
+
 static constexpr Int8Tables make_int8_tables() {
     Int8Tables t{};
     for (int64_t largest = 1; largest < 127; ++largest) {
-        const int64_t top = e4m3_in_subnormals(largest);
+        // Of the largest, above that of 8 subnormals: 8 to 15 of them, 64 to 120 units.
+        const int64_t binade = largest < 16 ? 0 : largest / 8 - 1;
         for (int64_t below = 0; below < 64 && below <= largest; ++below)
-            t.magnitude[largest][below] = static_cast<uint8_t>(
-                (2 * 127 * e4m3_in_subnormals(largest - below) + top) / (2 * top));
-        t.unit[largest] = static_cast<float>(static_cast<double>(top) / 512.0 / 127.0);
+            t.magnitude[largest][below] =
+                static_cast<uint8_t>(divided(8 * e4m3_in_subnormals(largest - below), binade));
+        t.unit[largest] = static_cast<float>(int64_t{1} << binade) / (8.0F * 512.0F);
     }
     t.unit[127] = std::numeric_limits<float>::quiet_NaN();
     return t;

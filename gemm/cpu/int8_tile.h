@@ -4,7 +4,10 @@
 // V gives:
 //   Sum, kLanes, zero(), load_sum, store_sum, set1, fma, store_columns   as in nt_tile.h
 //   Vec, Element, kStepK, kRows, load(p), broadcast(p)                   likewise
+//   kPanelBlocks                 likewise
 //   IntSum, set1_int(x), to_float(x)
+//   kShifts                      whether sums are shifted rather than scales multiplied:
+//   load_ints(p), shift_left(x, n)   as IntSum
 //   dot(acc, a, b)               acc + products of kStepK values of k
 //   pack_row(a, valid, out)      128 int8 values of k as Elements; returns what an integer sum
 //                                starts from: the opposite of what the form of B adds to it
@@ -17,7 +20,9 @@
 //                                none serves these rows, and nothing is done
 // Everything is static inline: internal to the ISA file.
 
+#include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include "gemm/cpu/columns.h"
 #include "gemm/cpu/kernels.h"
@@ -25,30 +30,52 @@
 
 namespace dsa::gemm::cpu {
 
-// What the rows of a block of k meet.
+// What rows meet: kPanelBlocks blocks of k of 2 * kLanes columns. Units are powers of two
+// (int8_tables.h) times the scale of B; where those of a block are not too far apart, shift and
+// base say the same: unit = base * 2^shift.
+template <class V>
+struct Int8Block {
+    alignas(64) typename V::Element b[2 * V::kLanes * kBlockK];
+    alignas(64) float unit[2 * V::kLanes];
+    alignas(64) int32_t shift[2 * V::kLanes];
+    float base;
+    bool has_shifts;
+};
 template <class V>
 struct Int8Panel {
-    alignas(64) typename V::Element b[2 * V::kLanes * kBlockK];
-    alignas(64) float unit[2 * V::kLanes];  // times the block's scale
+    Int8Block<V> block[V::kPanelBlocks];
 };
+
+// Sums of 128 products are below 2^21.
+inline constexpr int32_t kMaxShift = 10;
 
 // What integer sums of a tile's rows and the block of k from `k` start from.
 static inline const int32_t* row_starts(const NtTile& t, int64_t k) {
     return t.a_start + k / kBlockK * (t.a_block_stride / kBlockK);
 }
 
+template <class V>
+struct Int8Visit : PanelVisit<V> {  // without b
+    const Int8Panel<V>* panel;
+    const int32_t* start;  // [rows], those of the next block start_stride behind
+    int64_t start_stride;
+
+    void move(int64_t rows) {
+        PanelVisit<V>::move(rows);
+        start += rows;
+    }
+};
+
+// Integer sums of kRows rows x 2 * kLanes columns over one block of k; as multiply_block().
 template <class V, int kRows>
-static inline void multiply_int8(const typename V::Element* a, const typename V::Element* next_a,
-                                 const Int8Panel<V>& p, int64_t num_k, const float* a_scale,
-                                 const int32_t* a_start, bool first, float* c) {
-    typename V::IntSum acc[2 * kRows];
+__attribute__((always_inline)) static inline void multiply_int8_block(
+    const typename V::Element* a, const typename V::Element* next_a, const typename V::Element* b,
+    int64_t num_k, const int32_t* start, typename V::IntSum* acc) {
 #pragma GCC unroll 32
-    for (int i = 0; i < 2 * kRows; ++i) acc[i] = V::set1_int(a_start[i / 2]);
+    for (int i = 0; i < 2 * kRows; ++i) acc[i] = V::set1_int(start[i / 2]);
     constexpr int64_t kVec = V::kLanes * V::kStepK;
-    const typename V::Element* b = p.b;
-#pragma GCC unroll 2  // measured on Zen 4: 1.03 with 512 rows
     for (int64_t k = 0; k < num_k; k += V::kStepK, b += 2 * kVec) {
-        __builtin_prefetch(next_a + kRows * k);  // as multiply_panel() does
+        __builtin_prefetch(next_a + kRows * k);
         const typename V::Vec x = V::load(b);
         const typename V::Vec y = V::load(b + kVec);
 #pragma GCC unroll 16
@@ -58,66 +85,171 @@ static inline void multiply_int8(const typename V::Element* a, const typename V:
             acc[2 * i + 1] = V::dot(acc[2 * i + 1], value, y);
         }
     }
-    const typename V::Sum unit[2] = {V::load_sum(p.unit), V::load_sum(p.unit + V::kLanes)};
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i)
-#pragma GCC unroll 2
-        for (int g = 0; g < 2; ++g) {
-            float* sum = c + (2 * i + g) * V::kLanes;
-            const typename V::Sum scale = V::mul(V::set1(a_scale[i]), unit[g]);
-            V::store_sum(sum, V::fma(V::to_float(acc[2 * i + g]), scale,
-                                     first ? V::zero() : V::load_sum(sum)));
-        }
 }
 
-template <class V, int kRows>
-static inline void multiply_int8_some(int64_t rows, const typename V::Element* a,
-                                      const typename V::Element* next_a, const Int8Panel<V>& p,
-                                      int64_t num_k, const float* a_scale, const int32_t* a_start,
-                                      bool first, float* c) {
-    if (rows == kRows)
-        return multiply_int8<V, kRows>(a, next_a, p, num_k, a_scale, a_start, first, c);
-    if constexpr (kRows > 1)
-        multiply_int8_some<V, kRows - 1>(rows, a, next_a, p, num_k, a_scale, a_start, first, c);
+// What turns integer sums of a block and 2 * kLanes columns into what is added to a total: by
+// shifts, which the units that multiply have no part in, or by units. Same bits where both serve.
+template <class V, bool kByShifts>
+struct Int8Scales {
+    explicit Int8Scales(const Int8Block<V>& block) {
+#pragma GCC unroll 2
+        for (int g = 0; g < 2; ++g) {
+            if constexpr (kByShifts)
+                of[g] = V::load_ints(block.shift + g * V::kLanes);
+            else
+                of[g] = V::load_sum(block.unit + g * V::kLanes);
+        }
+    }
+    __attribute__((always_inline)) inline typename V::Sum added(typename V::IntSum sum, int g,
+                                                                float row_scale,
+                                                                typename V::Sum total) const {
+        if constexpr (kByShifts)
+            return V::fma(V::to_float(V::shift_left(sum, of[g])), V::set1(row_scale), total);
+        else
+            return V::fma(V::to_float(sum), V::mul(V::set1(row_scale), of[g]), total);
+    }
+
+    std::conditional_t<kByShifts, typename V::IntSum, typename V::Sum> of[2];
+};
+
+// As multiply_panel().
+template <class V, bool kByShifts, int kRows>
+static inline void multiply_int8(const Int8Visit<V>& v) {
+    typename V::IntSum acc[2 * kRows];
+    if constexpr (V::kPanelBlocks == 1) {
+        const Int8Block<V>& block = v.panel->block[0];
+        multiply_int8_block<V, kRows>(v.a, v.next_a, block.b, v.num_k, v.start, acc);
+        const Int8Scales<V, kByShifts> scales(block);
+#pragma GCC unroll 32
+        for (int i = 0; i < 2 * kRows; ++i) {
+            float* sum = v.c + i * V::kLanes;
+            V::store_sum(sum, scales.added(acc[i], i % 2, v.scale[i / 2],
+                                           v.first ? V::zero() : V::load_sum(sum)));
+        }
+    } else {
+        typename V::Sum total[2 * kRows];
+#pragma GCC unroll 32
+        for (int i = 0; i < 2 * kRows; ++i)
+            total[i] = v.first ? V::zero() : V::load_sum(v.c + i * V::kLanes);
+        for (int64_t k = 0, at = 0; k < v.num_k; k += kBlockK, ++at) {
+            const Int8Block<V>& block = v.panel->block[at];
+            multiply_int8_block<V, kRows>(
+                v.a + at * v.a_block_stride, v.next_a + at * v.a_block_stride, block.b,
+                min_of(v.num_k - k, kBlockK), v.start + at * v.start_stride, acc);
+            const Int8Scales<V, kByShifts> scales(block);
+            const float* scale = v.scale + at * kTileRows;
+#pragma GCC unroll 32
+            for (int i = 0; i < 2 * kRows; ++i)
+                total[i] = scales.added(acc[i], i % 2, scale[i / 2], total[i]);
+        }
+#pragma GCC unroll 32
+        for (int i = 0; i < 2 * kRows; ++i) V::store_sum(v.c + i * V::kLanes, total[i]);
+    }
+}
+
+template <class V, bool kByShifts, int kRows>
+static inline void multiply_int8_some(int64_t rows, const Int8Visit<V>& v) {
+    if (rows == kRows) return multiply_int8<V, kByShifts, kRows>(v);
+    if constexpr (kRows > 1) multiply_int8_some<V, kByShifts, kRows - 1>(rows, v);
+}
+
+// Fewer rows do not make up for finding them (measured on Zen 4).
+template <class V>
+static inline bool shifts_pay(const NtTile& t) {
+    return V::kShifts && t.m >= kManyRows;
+}
+
+static inline int32_t exponent_of(float x) {  // biased, of a number that is not negative
+    int32_t bits = 0;
+    __builtin_memcpy(&bits, &x, sizeof(bits));
+    return bits >> 23;
+}
+
+// Units are powers of two here, 0 for columns of zeros and NaN (exponent 255) for those with a NaN;
+// where there are no others, base is not a finite number.
+template <class V>
+static inline void find_shifts(float scale, Int8Block<V>* block) {
+    int32_t least = 255;
+    int32_t most = 0;
+    for (const float unit : block->unit) {
+        const int32_t exponent = exponent_of(unit);
+        least = exponent != 0 && exponent < least ? exponent : least;
+        most = exponent > most ? exponent : most;
+    }
+    for (int64_t j = 0; j < 2 * V::kLanes; ++j) {
+        const int32_t exponent = exponent_of(block->unit[j]);
+        block->shift[j] = exponent == 0 ? 0 : exponent - least;
+    }
+    const int32_t bits = least << 23;
+    __builtin_memcpy(&block->base, &bits, sizeof(bits));
+    block->base *= scale;
+    block->has_shifts = most - least <= kMaxShift;
 }
 
 template <class V, class Next>
-__attribute__((noinline)) static void requantise_panel(const NtTile& t, int64_t k, int64_t col,
-                                                       Next next, Int8Panel<V>* panel) {
+__attribute__((noinline)) static void requantise_block(const NtTile& t, int64_t k, int64_t col,
+                                                       Next next, Int8Block<V>* block) {
     const auto* b = static_cast<const uint8_t*>(t.b) + k;
     const float scale = t.b_scale[col / kBlockK * t.b_scale_ld + k / kBlockK];
     constexpr int64_t kColumns = 2 * V::kLanes;
     int64_t offset[kColumns];
     column_offsets<V>(t, col, offset);
     column_offsets<V>(t, col + V::kLanes, offset + V::kLanes);
-    V::requantise(b, offset, min_of(t.k - k, kBlockK), next, panel->b, panel->unit);
-    for (float* unit = panel->unit; unit < panel->unit + kColumns; unit += V::kLanes)
+    V::requantise(b, offset, min_of(t.k - k, kBlockK), next, block->b, block->unit);
+    if (shifts_pay<V>(t)) find_shifts(scale, block);
+    for (float* unit = block->unit; unit < block->unit + kColumns; unit += V::kLanes)
         V::store_sum(unit, V::mul(V::load_sum(unit), V::set1(scale)));
 }
 
-// Adds the block of k from `k` to the sums of all rows and the panel's columns, from `col`; the
-// next panel is of the block from next_k. between(): called after each few rows, RowSteps::count
-// times in all.
-template <class V, class Between>
-static inline void multiply_rows(const NtTile& t, int64_t k, int64_t next_k, int64_t col,
-                                 const Int8Panel<V>& panel, const float* a_scale,
-                                 const Between& between) {
-    const int32_t* a_start = row_starts(t, k);
-    const typename V::Element* a = rows_at<V>(t, k);
-    constexpr int64_t kColumns = 2 * V::kLanes;
-    const RowSteps<V> steps(t.m);
-    const int64_t num_k = min_of((t.k - k + 3) / 4 * 4, kBlockK);
-    float* sums = static_cast<float*>(t.scratch) + col * t.m;
-    for (int64_t step = 0, row = 0; step < steps.count; ++step) {
-        const int64_t rows = steps.rows(step);
-        const typename V::Element* next_a =
-            row + rows < t.m ? a + (row + rows) * kBlockK : rows_at<V>(t, next_k);
-        multiply_int8_some<V, V::kRows>(rows, a + row * kBlockK, next_a, panel, num_k,
-                                        a_scale + row, a_start + row, k == 0,
-                                        sums + row * kColumns);
-        row += rows;
-        between();
+// Scales of rows for Int8Scales by shifts; false where a product of scales is not a normal number
+// for some row and column: rounding would depend on the place of the power of two.
+template <class V>
+static inline bool scales_by_shifts(const NtTile& t, int64_t k, const Int8Panel<V>& panel,
+                                    const PanelScales<V>& a_scale, PanelScales<V>* scale) {
+    constexpr float kLeast = 0x1p-126F;
+    constexpr float kMost = 0x1p100F;
+    for (int64_t at = 0; at < V::kPanelBlocks && k + at * kBlockK < t.k; ++at) {
+        const float base = panel.block[at].base;
+        const bool is_normal = std::fabs(base) >= kLeast && std::fabs(base) <= kMost;
+        if (!panel.block[at].has_shifts || !is_normal) return false;
+        int32_t outside = 0;
+        for (int64_t i = 0; i < t.m; ++i) {
+            const float a = a_scale.of_block[at][i];
+            const float x = std::fabs(a * base);
+            scale->of_block[at][i] = a * base;
+            outside |= static_cast<int32_t>(!(x <= kMost)) |
+                       (static_cast<int32_t>(x < kLeast) & static_cast<int32_t>(a != 0.0F));
+        }
+        if (outside != 0) return false;
     }
+    return true;
+}
+
+// Adds the panel from `k` and `col` to the sums of all rows; between() as in walk_rows().
+template <class V, class Between>
+static inline void multiply_requantised(const NtTile& t, int64_t k, int64_t next_k, int64_t col,
+                                        const Int8Panel<V>& panel, const PanelScales<V>& a_scale,
+                                        const Between& between) {
+    PanelScales<V> scale;
+    const bool by_shifts = shifts_pay<V>(t) && scales_by_shifts<V>(t, k, panel, a_scale, &scale);
+    const Int8Visit<V> first{{rows_at<V>(t, k), t.a_block_stride, nullptr, nullptr,
+                              min_of((t.k - k + 3) / 4 * 4, kPanelK<V>),
+                              by_shifts ? scale.of_block[0] : a_scale.of_block[0], k == 0,
+                              static_cast<float*>(t.scratch) + col * t.m},
+                             &panel,
+                             row_starts(t, k),
+                             t.a_block_stride / kBlockK};
+    const auto walk = [&](auto shifts) {
+        walk_rows<V>(
+            t, next_k, first,
+            [](int64_t rows, const Int8Visit<V>& v) {
+                multiply_int8_some<V, decltype(shifts)::value, V::kRows>(rows, v);
+            },
+            between);
+    };
+    if constexpr (V::kShifts)
+        if (by_shifts) return walk(std::true_type{});
+    walk(std::false_type{});
 }
 
 // All of k of a panel's columns before the next ones: memory sees one ascending run.
@@ -125,30 +257,34 @@ template <class V>
 static inline void int8_columns_first(const NtTile& t) {
     constexpr int64_t kColumns = 2 * V::kLanes;
     Int8Panel<V> panel;
-    float a_scale[kTileRows];
+    PanelScales<V> a_scale;
     for (int64_t col = 0; col < t.n; col += kColumns)
-        for (int64_t k = 0; k < t.k; k += kBlockK) {
-            row_scales(t, k, a_scale);
-            requantise_panel<V>(t, k, col, next_columns<1>(t, kColumns, col, k), &panel);
-            multiply_rows<V>(t, k, k + kBlockK, col, panel, a_scale, [] {});
+        for (int64_t k = 0; k < t.k; k += kPanelK<V>) {
+            a_scale.load(t, k);
+            for (int64_t from = k; from < min_of(k + kPanelK<V>, t.k); from += kBlockK)
+                requantise_block<V>(t, from, col, next_columns<1>(t, kColumns, col, from),
+                                    &panel.block[(from - k) / kBlockK]);
+            multiply_requantised<V>(t, k, k + kPanelK<V>, col, panel, a_scale, [] {});
         }
     store_tile<V>(t, static_cast<const float*>(t.scratch));
 }
 
-// A block of k of all columns before the next one: what many rows have there stays in L2.
+// A panel of all columns before the next blocks of k: what many rows have there stays in L2.
 template <class V>
 static inline void int8_blocks_first(const NtTile& t) {
     constexpr int64_t kColumns = 2 * V::kLanes;
     Int8Panel<V> panel;
-    float a_scale[kTileRows];
-    for (int64_t k = 0; k < t.k; k += kBlockK) {
-        row_scales(t, k, a_scale);
+    PanelScales<V> a_scale;
+    for (int64_t k = 0; k < t.k; k += kPanelK<V>) {
+        a_scale.load(t, k);
         for (int64_t col = 0; col < t.n; col += kColumns) {
-            requantise_panel<V>(t, k, col, NextPanel<1>(t, k, col, kBlockK), &panel);
-            PanelBehind<1> behind(t, k, kBlockK, col, 2 * kColumns, kColumns,
+            for (int64_t from = k; from < min_of(k + kPanelK<V>, t.k); from += kBlockK)
+                requantise_block<V>(t, from, col, NextPanel<1>(t, from, col, kPanelK<V>),
+                                    &panel.block[(from - k) / kBlockK]);
+            PanelBehind<1> behind(t, k, kPanelK<V>, col, 2 * kColumns, kColumns,
                                   RowSteps<V>(t.m).count);
-            multiply_rows<V>(t, k, col + kColumns < t.n ? k : k + kBlockK, col, panel, a_scale,
-                             [&] { behind.part(); });
+            multiply_requantised<V>(t, k, col + kColumns < t.n ? k : k + kPanelK<V>, col, panel,
+                                    a_scale, [&] { behind.part(); });
         }
     }
     store_tile<V>(t, static_cast<const float*>(t.scratch));

@@ -25,7 +25,9 @@ struct Int8Vnni : Lanes512 {
     typedef int IntSum __attribute__((vector_size(64)));
     using Element = int8_t;
     static constexpr int kStepK = 4;
-    static constexpr int kRows = 12;
+    static constexpr int kRows = 6;
+    static constexpr int kPanelBlocks = 2;
+    static constexpr bool kShifts = true;
     // Measured on Zen 5.
     static constexpr int64_t columns_first_rows(bool /*conflict*/) { return 64; }
 
@@ -37,6 +39,10 @@ struct Int8Vnni : Lanes512 {
     }
     static inline IntSum set1_int(int32_t x) { return IntSum(_mm512_set1_epi32(x)); }
     static inline __m512 to_float(IntSum x) { return _mm512_cvtepi32_ps(__m512i(x)); }
+    static inline IntSum load_ints(const int32_t* p) { return IntSum(_mm512_load_si512(p)); }
+    static inline IntSum shift_left(IntSum x, IntSum n) {
+        return IntSum(_mm512_sllv_epi32(__m512i(x), __m512i(n)));
+    }
     static inline IntSum dot(IntSum acc, Vec a, Vec b) {
         return IntSum(_mm512_dpbusd_epi32(__m512i(acc), b, a));
     }

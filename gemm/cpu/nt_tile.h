@@ -67,6 +67,12 @@ struct PanelVisit {
     const float* scale;  // [rows], those of the next block kTileRows behind
     bool first;          // what c holds does not count
     float* c;            // [rows][2] vectors
+
+    void move(int64_t rows) {
+        a += rows * kBlockK;
+        scale += rows;
+        c += rows * 2 * V::kLanes;
+    }
 };
 
 // Sums of kRows rows x 2 * kLanes columns over one block of k, num_k values of it: acc. The next
@@ -104,8 +110,8 @@ __attribute__((always_inline)) static inline void multiply_block(const typename 
 }
 
 // c = a b * scale + (first ? 0 : c) for kRows rows x 2 * kLanes columns, block by block of k. Where
-// a panel has several blocks, c stays in registers from one to the next: on Zen 4 each store of a
-// vector takes the time of 1.4 products (measured).
+// a panel has several blocks, c stays in registers from one to the next: on Zen 4 stores of vectors
+// hold up the products (measured).
 template <class V, int kRows>
 static inline void multiply_panel(const PanelVisit<V>& v) {
     typename V::Sum acc[2 * kRows];
@@ -266,38 +272,40 @@ struct PanelScales {
     float of_block[V::kPanelBlocks][kTileRows];
 };
 
-// Adds the panel from `k` and `col`, which is widened, to the sums of all rows; the next panel is
-// of the blocks from next_k. between(): called after each few rows, RowSteps::count times in all.
+// All rows meet a panel, some at a time: multiply(rows, visit), then between(), RowSteps::count
+// times in all. The visit is that of the first rows; the next panel is of the blocks from next_k.
+template <class V, class Visit, class Multiply, class Between>
+__attribute__((always_inline)) static inline void walk_rows(const NtTile& t, int64_t next_k,
+                                                            Visit visit, const Multiply& multiply,
+                                                            const Between& between) {
+    const RowSteps<V> steps(t.m);
+    for (int64_t step = 0; step < steps.count; ++step) {
+        const int64_t rows = steps.rows(step);
+        visit.next_a = step + 1 < steps.count ? visit.a + rows * kBlockK : rows_at<V>(t, next_k);
+        multiply(rows, visit);
+        visit.move(rows);
+        between();
+    }
+}
+
+// Adds the panel from `k` and `col`, which is widened, to the sums of all rows; between() as in
+// walk_rows().
 template <class V, class Code, class Between>
 static inline void multiply_widened(const NtTile& t, int64_t k, int64_t next_k, int64_t col,
                                     const typename V::Element* panel, const PanelScales<V>& a_scale,
                                     float* c, const Between& between) {
-    constexpr int64_t kColumns = 2 * V::kLanes;
     PanelScales<V> scale;
     for (int64_t block = 0; block < V::kPanelBlocks && k + block * kBlockK < t.k; ++block) {
         const float b_scale = column_scale<V, Code>(t, col, k + block * kBlockK);
         for (int64_t i = 0; i < t.m; ++i)
             scale.of_block[block][i] = a_scale.of_block[block][i] * b_scale;
     }
-    const typename V::Element* a = rows_at<V>(t, k);
-    PanelVisit<V> visit{a,
-                        t.a_block_stride,
-                        nullptr,
-                        panel,
-                        min_of((t.k - k + V::kLoadK - 1) / V::kLoadK * V::kLoadK, kPanelK<V>),
-                        scale.of_block[0],
-                        k == 0,
-                        c + col * t.m};
-    const RowSteps<V> steps(t.m);
-    for (int64_t step = 0; step < steps.count; ++step) {
-        const int64_t rows = steps.rows(step);
-        visit.next_a = step + 1 < steps.count ? visit.a + rows * kBlockK : rows_at<V>(t, next_k);
-        multiply_some<V, V::kRows>(rows, visit);
-        visit.a += rows * kBlockK;
-        visit.scale += rows;
-        visit.c += rows * kColumns;
-        between();
-    }
+    const int64_t num_k = min_of((t.k - k + V::kLoadK - 1) / V::kLoadK * V::kLoadK, kPanelK<V>);
+    walk_rows<V>(
+        t, next_k,
+        PanelVisit<V>{rows_at<V>(t, k), t.a_block_stride, nullptr, panel, num_k, scale.of_block[0],
+                      k == 0, c + col * t.m},
+        [](int64_t rows, const PanelVisit<V>& v) { multiply_some<V, V::kRows>(rows, v); }, between);
 }
 
 // A panel of all columns before the next blocks of k: what many rows have there stays in L2. Each
