@@ -6,8 +6,10 @@
 //   Vec, Element, kStepK, kRows, load(p), broadcast(p)                   likewise
 //   kPanelBlocks                 likewise
 //   IntSum, set1_int(x), to_float(x)
-//   kShifts                      whether sums are shifted rather than scales multiplied:
+//   kShifts                      whether many rows have sums shifted rather than scales multiplied:
 //   load_ints(p), shift_left(x, n)   as IntSum
+//   shifts(unit, shift)          of units 2^e, e - least where the unit is not 0, 0 where it is;
+//                                returns {least, most} of the biased exponents
 //   dot(acc, a, b)               acc + products of kStepK values of k
 //   pack_row(a, valid, out)      128 int8 values of k as Elements; returns what an integer sum
 //                                starts from: the opposite of what the form of B adds to it
@@ -153,52 +155,50 @@ static inline void multiply_int8_some(int64_t rows, const Int8Visit<V>& v) {
     if constexpr (kRows > 1) multiply_int8_some<V, kByShifts, kRows - 1>(rows, v);
 }
 
-// Fewer rows do not make up for finding them (measured on Zen 4).
-template <class V>
-static inline bool shifts_pay(const NtTile& t) {
-    return V::kShifts && t.m >= kManyRows;
-}
-
-static inline int32_t exponent_of(float x) {  // biased, of a number that is not negative
-    int32_t bits = 0;
-    __builtin_memcpy(&bits, &x, sizeof(bits));
-    return bits >> 23;
-}
-
 // Units are powers of two here, 0 for columns of zeros and NaN (exponent 255) for those with a NaN;
 // where there are no others, base is not a finite number.
 template <class V>
 static inline void find_shifts(float scale, Int8Block<V>* block) {
-    int32_t least = 255;
-    int32_t most = 0;
-    for (const float unit : block->unit) {
-        const int32_t exponent = exponent_of(unit);
-        least = exponent != 0 && exponent < least ? exponent : least;
-        most = exponent > most ? exponent : most;
-    }
-    for (int64_t j = 0; j < 2 * V::kLanes; ++j) {
-        const int32_t exponent = exponent_of(block->unit[j]);
-        block->shift[j] = exponent == 0 ? 0 : exponent - least;
-    }
+    const auto [least, most] = V::shifts(block->unit, block->shift);
     const int32_t bits = least << 23;
     __builtin_memcpy(&block->base, &bits, sizeof(bits));
     block->base *= scale;
     block->has_shifts = most - least <= kMaxShift;
 }
 
+// The block of k from `k`, whose columns are at b + offset[j]. next: prefetches.
 template <class V, class Next>
 __attribute__((noinline)) static void requantise_block(const NtTile& t, int64_t k, int64_t col,
+                                                       const uint8_t* b, const int64_t* offset,
                                                        Next next, Int8Block<V>* block) {
-    const auto* b = static_cast<const uint8_t*>(t.b) + k;
     const float scale = t.b_scale[col / kBlockK * t.b_scale_ld + k / kBlockK];
+    V::requantise(b, offset, min_of(t.k - k, kBlockK), next, block->b, block->unit);
+    if constexpr (V::kShifts)
+        if (t.m >= kManyRows) find_shifts(scale, block);
+    for (float* unit = block->unit; unit < block->unit + 2 * V::kLanes; unit += V::kLanes)
+        V::store_sum(unit, V::mul(V::load_sum(unit), V::set1(scale)));
+}
+
+// The panel from `k` and `col`; next(k): prefetches of a block. Columns that share sets of L1 are
+// copied side by side: their lines push each other out between the two passes over a block (1 KB
+// apart and more: measured on Zen 4).
+template <class V, class Next>
+static inline void requantise_panel(const NtTile& t, int64_t k, int64_t col, const Next& next,
+                                    Int8Panel<V>* panel) {
     constexpr int64_t kColumns = 2 * V::kLanes;
     int64_t offset[kColumns];
     column_offsets<V>(t, col, offset);
     column_offsets<V>(t, col + V::kLanes, offset + V::kLanes);
-    V::requantise(b, offset, min_of(t.k - k, kBlockK), next, block->b, block->unit);
-    if (shifts_pay<V>(t)) find_shifts(scale, block);
-    for (float* unit = block->unit; unit < block->unit + kColumns; unit += V::kLanes)
-        V::store_sum(unit, V::mul(V::load_sum(unit), V::set1(scale)));
+    const auto* b = static_cast<const uint8_t*>(t.b) + k;
+    alignas(64) uint8_t copies[kColumns * kPanelK<V>];
+    if (V::kPanelBlocks > 1 && t.ldb % 1024 == 0 && k + kPanelK<V> <= t.k) {
+        copy_columns<uint8_t, kColumns, kPanelK<V>>(t, offset, k, copies);
+        for (int64_t j = 0; j < kColumns; ++j) offset[j] = j * kPanelK<V>;
+        b = copies;
+    }
+    for (int64_t at = 0; at < V::kPanelBlocks && k + at * kBlockK < t.k; ++at)
+        requantise_block<V>(t, k + at * kBlockK, col, b + at * kBlockK, offset,
+                            next(k + at * kBlockK), &panel->block[at]);
 }
 
 // Scales of rows for Int8Scales by shifts; false where a product of scales is not a normal number
@@ -231,7 +231,8 @@ static inline void multiply_requantised(const NtTile& t, int64_t k, int64_t next
                                         const Int8Panel<V>& panel, const PanelScales<V>& a_scale,
                                         const Between& between) {
     PanelScales<V> scale;
-    const bool by_shifts = shifts_pay<V>(t) && scales_by_shifts<V>(t, k, panel, a_scale, &scale);
+    const bool by_shifts =
+        V::kShifts && t.m >= kManyRows && scales_by_shifts<V>(t, k, panel, a_scale, &scale);
     const Int8Visit<V> first{{rows_at<V>(t, k), t.a_block_stride, nullptr, nullptr,
                               min_of((t.k - k + 3) / 4 * 4, kPanelK<V>),
                               by_shifts ? scale.of_block[0] : a_scale.of_block[0], k == 0,
@@ -261,9 +262,9 @@ static inline void int8_columns_first(const NtTile& t) {
     for (int64_t col = 0; col < t.n; col += kColumns)
         for (int64_t k = 0; k < t.k; k += kPanelK<V>) {
             a_scale.load(t, k);
-            for (int64_t from = k; from < min_of(k + kPanelK<V>, t.k); from += kBlockK)
-                requantise_block<V>(t, from, col, next_columns<1>(t, kColumns, col, from),
-                                    &panel.block[(from - k) / kBlockK]);
+            requantise_panel<V>(
+                t, k, col, [&](int64_t from) { return next_columns<1>(t, kColumns, col, from); },
+                &panel);
             multiply_requantised<V>(t, k, k + kPanelK<V>, col, panel, a_scale, [] {});
         }
     store_tile<V>(t, static_cast<const float*>(t.scratch));
@@ -278,9 +279,9 @@ static inline void int8_blocks_first(const NtTile& t) {
     for (int64_t k = 0; k < t.k; k += kPanelK<V>) {
         a_scale.load(t, k);
         for (int64_t col = 0; col < t.n; col += kColumns) {
-            for (int64_t from = k; from < min_of(k + kPanelK<V>, t.k); from += kBlockK)
-                requantise_block<V>(t, from, col, NextPanel<1>(t, from, col, kPanelK<V>),
-                                    &panel.block[(from - k) / kBlockK]);
+            requantise_panel<V>(
+                t, k, col, [&](int64_t from) { return NextPanel<1>(t, from, col, kPanelK<V>); },
+                &panel);
             PanelBehind<1> behind(t, k, kPanelK<V>, col, 2 * kColumns, kColumns,
                                   RowSteps<V>(t.m).count);
             multiply_requantised<V>(t, k, col + kColumns < t.n ? k : k + kPanelK<V>, col, panel,

@@ -8,6 +8,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <utility>
 
 #include "base/avx512.h"
 #include "gemm/cpu/int8_few_rows.h"
@@ -110,6 +111,19 @@ struct Int8Vnni : Lanes512 {
     // What 1 means for columns with these largest codes.
     static inline __m512 units(__m512i largest_codes) {
         return _mm512_i32gather_ps(largest_codes, kInt8Tables.unit, 4);
+    }
+    static inline std::pair<int32_t, int32_t> shifts(const float* unit, int32_t* shift) {
+        const __m512i x = _mm512_srli_epi32(_mm512_load_si512(unit), 23);
+        const __m512i y = _mm512_srli_epi32(_mm512_load_si512(unit + 16), 23);
+        const __mmask16 has_x = _mm512_test_epi32_mask(x, x);
+        const __mmask16 has_y = _mm512_test_epi32_mask(y, y);
+        const __m512i none = _mm512_set1_epi32(255);
+        const int32_t least = _mm512_reduce_min_epi32(_mm512_min_epi32(
+            _mm512_mask_mov_epi32(none, has_x, x), _mm512_mask_mov_epi32(none, has_y, y)));
+        const __m512i lowest = _mm512_set1_epi32(least);
+        _mm512_store_si512(shift, _mm512_maskz_sub_epi32(has_x, x, lowest));
+        _mm512_store_si512(shift + 16, _mm512_maskz_sub_epi32(has_y, y, lowest));
+        return {least, _mm512_reduce_max_epi32(_mm512_max_epi32(x, y))};
     }
     // x, its opposite where the code is negative.
     static inline __m512i with_sign(__m512i x, __m512i codes) {
