@@ -58,6 +58,8 @@ static inline const int32_t* row_starts(const NtTile& t, int64_t k) {
 
 template <class V>
 struct Int8Visit : PanelVisit<V> {  // without b
+    using Product = typename V::IntSum;
+
     const Int8Panel<V>* panel;
     const int32_t* start;  // [rows], those of the next block start_stride behind
     int64_t start_stride;
@@ -89,64 +91,36 @@ __attribute__((always_inline)) static inline void multiply_int8_block(
     }
 }
 
-// What turns integer sums of a block and 2 * kLanes columns into what is added to a total: by
-// shifts, which the units that multiply have no part in, or by units. Same bits where both serve.
-template <class V, bool kByShifts>
-struct Int8Scales {
-    explicit Int8Scales(const Int8Block<V>& block) {
-#pragma GCC unroll 2
-        for (int g = 0; g < 2; ++g) {
-            if constexpr (kByShifts)
-                of[g] = V::load_ints(block.shift + g * V::kLanes);
-            else
-                of[g] = V::load_sum(block.unit + g * V::kLanes);
-        }
-    }
-    __attribute__((always_inline)) inline typename V::Sum added(typename V::IntSum sum, int g,
-                                                                float row_scale,
-                                                                typename V::Sum total) const {
-        if constexpr (kByShifts)
-            return V::fma(V::to_float(V::shift_left(sum, of[g])), V::set1(row_scale), total);
-        else
-            return V::fma(V::to_float(sum), V::mul(V::set1(row_scale), of[g]), total);
-    }
-
-    std::conditional_t<kByShifts, typename V::IntSum, typename V::Sum> of[2];
-};
-
-// As multiply_panel().
+// As multiply_panel(). Integer sums are scaled by shifts, which the units that multiply have no
+// part in, or by units: same bits where both serve.
 template <class V, bool kByShifts, int kRows>
 static inline void multiply_int8(const Int8Visit<V>& v) {
-    typename V::IntSum acc[2 * kRows];
-    if constexpr (V::kPanelBlocks == 1) {
-        const Int8Block<V>& block = v.panel->block[0];
-        multiply_int8_block<V, kRows>(v.a, v.next_a, block.b, v.num_k, v.start, acc);
-        const Int8Scales<V, kByShifts> scales(block);
-#pragma GCC unroll 32
-        for (int i = 0; i < 2 * kRows; ++i) {
-            float* sum = v.c + i * V::kLanes;
-            V::store_sum(sum, scales.added(acc[i], i % 2, v.scale[i / 2],
-                                           v.first ? V::zero() : V::load_sum(sum)));
-        }
-    } else {
-        typename V::Sum total[2 * kRows];
-#pragma GCC unroll 32
-        for (int i = 0; i < 2 * kRows; ++i)
-            total[i] = v.first ? V::zero() : V::load_sum(v.c + i * V::kLanes);
-        for (int64_t k = 0, at = 0; k < v.num_k; k += kBlockK, ++at) {
-            const Int8Block<V>& block = v.panel->block[at];
-            multiply_int8_block<V, kRows>(
-                v.a + at * v.a_block_stride, v.next_a + at * v.a_block_stride, block.b,
-                min_of(v.num_k - k, kBlockK), v.start + at * v.start_stride, acc);
-            const Int8Scales<V, kByShifts> scales(block);
+    add_blocks<V, kRows>(
+        v,
+        [&](int64_t at, int64_t num_k, typename V::IntSum* acc) DSA_INLINE_LAMBDA {
+            multiply_int8_block<V, kRows>(v.a + at * v.a_block_stride,
+                                          v.next_a + at * v.a_block_stride, v.panel->block[at].b,
+                                          num_k, v.start + at * v.start_stride, acc);
+        },
+        [&](int64_t at) DSA_INLINE_LAMBDA {
             const float* scale = v.scale + at * kTileRows;
-#pragma GCC unroll 32
-            for (int i = 0; i < 2 * kRows; ++i)
-                total[i] = scales.added(acc[i], i % 2, scale[i / 2], total[i]);
-        }
-#pragma GCC unroll 32
-        for (int i = 0; i < 2 * kRows; ++i) V::store_sum(v.c + i * V::kLanes, total[i]);
-    }
+            const Int8Block<V>& block = v.panel->block[at];
+            if constexpr (kByShifts) {
+                const typename V::IntSum x = V::load_ints(block.shift);
+                const typename V::IntSum y = V::load_ints(block.shift + V::kLanes);
+                return [=](typename V::IntSum sum, int i, typename V::Sum total) DSA_INLINE_LAMBDA {
+                    return V::fma(V::to_float(V::shift_left(sum, i % 2 == 0 ? x : y)),
+                                  V::set1(scale[i / 2]), total);
+                };
+            } else {
+                const typename V::Sum x = V::load_sum(block.unit);
+                const typename V::Sum y = V::load_sum(block.unit + V::kLanes);
+                return [=](typename V::IntSum sum, int i, typename V::Sum total) DSA_INLINE_LAMBDA {
+                    return V::fma(V::to_float(sum),
+                                  V::mul(V::set1(scale[i / 2]), i % 2 == 0 ? x : y), total);
+                };
+            }
+        });
 }
 
 template <class V, bool kByShifts, int kRows>

@@ -59,6 +59,8 @@ inline constexpr int64_t kPanelK = int64_t{V::kPanelBlocks} * kBlockK;
 // Rows of A that meet a panel of B: kPanelBlocks blocks of k, or those that are left.
 template <class V>
 struct PanelVisit {
+    using Product = typename V::Sum;
+
     const typename V::Element* a;  // [rows][128], those of the next block a_block_stride behind
     int64_t a_block_stride;
     const typename V::Element* next_a;  // rows whose turn comes next, as a
@@ -109,37 +111,53 @@ __attribute__((always_inline)) static inline void multiply_block(const typename 
     }
 }
 
-// c = a b * scale + (first ? 0 : c) for kRows rows x 2 * kLanes columns, block by block of k. Where
-// a panel has several blocks, c stays in registers from one to the next: on Zen 4 stores of vectors
-// hold up the products (measured).
-template <class V, int kRows>
-static inline void multiply_panel(const PanelVisit<V>& v) {
-    typename V::Sum acc[2 * kRows];
+// Adds to the sums of kRows rows x 2 * kLanes columns, block by block of k: products(at, num_k,
+// acc) are those of the panel's block `at`, and scaling(at)(product, i, total) what product i of
+// them makes of a total. Where a panel has several blocks, totals stay in registers from one to the
+// next: on Zen 4 stores of vectors hold up the products (measured).
+template <class V, int kRows, class Visit, class Products, class Scaling>
+__attribute__((always_inline)) static inline void add_blocks(const Visit& v,
+                                                             const Products& products,
+                                                             const Scaling& scaling) {
+    typename Visit::Product acc[2 * kRows];
     if constexpr (V::kPanelBlocks == 1) {
-        multiply_block<V, kRows>(v.a, v.next_a, v.b, v.num_k, acc);
+        products(0, v.num_k, acc);
+        const auto scaled = scaling(0);
 #pragma GCC unroll 32
         for (int i = 0; i < 2 * kRows; ++i) {
             float* sum = v.c + i * V::kLanes;
-            V::store_sum(sum, V::fma(acc[i], V::set1(v.scale[i / 2]),
-                                     v.first ? V::zero() : V::load_sum(sum)));
+            V::store_sum(sum, scaled(acc[i], i, v.first ? V::zero() : V::load_sum(sum)));
         }
     } else {
         typename V::Sum total[2 * kRows];
 #pragma GCC unroll 32
         for (int i = 0; i < 2 * kRows; ++i)
             total[i] = v.first ? V::zero() : V::load_sum(v.c + i * V::kLanes);
-        for (int64_t k = 0, block = 0; k < v.num_k; k += kBlockK, ++block) {
-            const int64_t to_block = block * v.a_block_stride;
-            multiply_block<V, kRows>(v.a + to_block, v.next_a + to_block, v.b + k * 2 * V::kLanes,
-                                     min_of(v.num_k - k, kBlockK), acc);
-            const float* scale = v.scale + block * kTileRows;
+        for (int64_t k = 0, at = 0; k < v.num_k; k += kBlockK, ++at) {
+            products(at, min_of(v.num_k - k, kBlockK), acc);
+            const auto scaled = scaling(at);
 #pragma GCC unroll 32
-            for (int i = 0; i < 2 * kRows; ++i)
-                total[i] = V::fma(acc[i], V::set1(scale[i / 2]), total[i]);
+            for (int i = 0; i < 2 * kRows; ++i) total[i] = scaled(acc[i], i, total[i]);
         }
 #pragma GCC unroll 32
         for (int i = 0; i < 2 * kRows; ++i) V::store_sum(v.c + i * V::kLanes, total[i]);
     }
+}
+
+// c = a b * scale + (first ? 0 : c) for kRows rows x 2 * kLanes columns.
+template <class V, int kRows>
+static inline void multiply_panel(const PanelVisit<V>& v) {
+    add_blocks<V, kRows>(
+        v,
+        [&](int64_t at, int64_t num_k, typename V::Sum* acc) DSA_INLINE_LAMBDA {
+            multiply_block<V, kRows>(v.a + at * v.a_block_stride, v.next_a + at * v.a_block_stride,
+                                     v.b + at * kBlockK * 2 * V::kLanes, num_k, acc);
+        },
+        [&](int64_t at) DSA_INLINE_LAMBDA {
+            const float* scale = v.scale + at * kTileRows;
+            return [=](typename V::Sum product, int i, typename V::Sum total)
+                       DSA_INLINE_LAMBDA { return V::fma(product, V::set1(scale[i / 2]), total); };
+        });
 }
 
 // As multiply_panel for a number of rows, at most kRows, that is known at run time.
