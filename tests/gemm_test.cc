@@ -55,6 +55,20 @@ std::vector<double> requantised(const Weight& w) {
     return value;
 }
 
+// [m, b.n], so many rows at a time.
+std::vector<float> product_in_steps(Exec& exec, const Activations& a, const Weight& b, int64_t m,
+                                    int64_t step) {
+    std::vector<float> d(static_cast<size_t>(m * b.n));
+    for (int64_t row = 0; row < m; row += step) {
+        Activations part = a;
+        part.data = static_cast<const uint8_t*>(part.data) + row * b.k * size_of(a.dtype);
+        if (part.scale != nullptr) part.scale += row * part.scale_stride_m;
+        run_gemm(exec,
+                 {std::min(step, m - row), part, b, {d.data() + row * b.n, DType::kF32, b.n}});
+    }
+    return d;
+}
+
 class GemmIsa : public ::testing::TestWithParam<Isa> {};
 INSTANTIATE_TEST_SUITE_P(All, GemmIsa, ::testing::ValuesIn(supported_isas()),
                          [](const auto& param) { return std::string(to_string(param.param)); });
@@ -129,23 +143,14 @@ TEST_P(GemmIsa, RowsHaveTheSameBitsWhateverMAndThreads) {
     for (const auto& [a_type, b_type, k] : cases) {
         const Rows a = random_rows(random, a_type, m, k);
         const OwnedWeight b = random_weight(random, b_type, n, k, 8);  // starts inside a line
-        std::vector<float> whole(static_cast<size_t>(m * n));
         OpContext context(GetParam(), 2);
-        run_gemm(context.exec, {m, a.view, b.view, {whole.data(), DType::kF32, n}});
+        const std::vector<float> whole = product_in_steps(context.exec, a.view, b.view, m, m);
         for (const int threads : {1, 3}) {
             OpContext other(GetParam(), threads);
             for (const int64_t step :
                  {int64_t{1}, int64_t{3}, int64_t{7}, int64_t{12}, int64_t{16}, m}) {
-                std::vector<float> pieces(whole.size());
-                for (int64_t row = 0; row < m; row += step) {
-                    Activations part = a.view;
-                    part.data = static_cast<const uint8_t*>(part.data) + row * k * size_of(a_type);
-                    if (part.scale != nullptr) part.scale += row * part.scale_stride_m;
-                    run_gemm(other.exec, {std::min(step, m - row),
-                                          part,
-                                          b.view,
-                                          {pieces.data() + row * n, DType::kF32, n}});
-                }
+                const std::vector<float> pieces =
+                    product_in_steps(other.exec, a.view, b.view, m, step);
                 ASSERT_EQ(std::memcmp(whole.data(), pieces.data(), whole.size() * 4), 0)
                     << threads << " threads, " << step << " rows at a time";
             }
@@ -179,13 +184,8 @@ TEST_P(GemmIsa, SumsOfSeveralNansHaveTheSameBitsWhateverM) {
                 std::memcpy(b.bytes.data() + 2 * at, &nan, 2);
         }
         const auto run = [&](int64_t step) {
-            std::vector<float> d(static_cast<size_t>(m * n));
-            for (int64_t row = 0; row < m; row += step)
-                run_gemm(context.exec, {std::min(step, m - row),
-                                        {a.data() + row * k, DType::kBF16, k, nullptr, 0, 0},
-                                        b.view,
-                                        {d.data() + row * n, DType::kF32, n}});
-            return d;
+            return product_in_steps(context.exec, {a.data(), DType::kBF16, k, nullptr, 0, 0},
+                                    b.view, m, step);
         };
         const std::vector<float> whole = run(m);
         for (const float x : whole) ASSERT_TRUE(std::isnan(x));
@@ -291,15 +291,7 @@ TEST_P(GemmIsa, Int8SumsHaveTheSameBitsWhateverTheColumnsBesideThem) {
     Rows a = random_rows(random, DType::kI8, m, k);
     for (int64_t i = 0; i < k; ++i) a.codes[static_cast<size_t>(i)].bits = 127;  // the largest sums
     const auto sums = [&](int64_t step) {
-        std::vector<float> d(static_cast<size_t>(m * n));
-        for (int64_t row = 0; row < m; row += step) {
-            Activations part = a.view;
-            part.data = static_cast<const uint8_t*>(part.data) + row * k;
-            part.scale += row * part.scale_stride_m;
-            run_gemm(context.exec,
-                     {std::min(step, m - row), part, b.view, {d.data() + row * n, DType::kF32, n}});
-        }
-        return d;
+        return product_in_steps(context.exec, a.view, b.view, m, step);
     };
     const auto expect_same = [&](float b_scale, float a_scale, bool of_all_rows) {
         for (float& x : b.scales) x = b_scale;

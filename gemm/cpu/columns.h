@@ -19,10 +19,10 @@ static inline void column_offsets(const NtTile& t, int64_t col, int64_t* offset)
     for (int64_t j = 0; j < V::kLanes; ++j) offset[j] = (col + j < t.n ? col + j : t.n - 1) * t.ldb;
 }
 
-// Values of k that are multiplied for `valid` of a block: whole loads of columns.
+// Values of k that are multiplied for `valid` of a block (or of `most`): whole loads of columns.
 template <class V>
-static inline int64_t loaded_k(int64_t valid) {
-    return min_of((valid + V::kLoadK - 1) / V::kLoadK * V::kLoadK, kBlockK);
+static inline int64_t loaded_k(int64_t valid, int64_t most = kBlockK) {
+    return min_of((valid + V::kLoadK - 1) / V::kLoadK * V::kLoadK, most);
 }
 
 // Columns a multiple of 4 KB apart share few sets of the caches: lines that are asked for a whole

@@ -170,7 +170,7 @@ static inline void requantise_panel(const NtTile& t, int64_t k, int64_t col, con
         for (int64_t j = 0; j < kColumns; ++j) offset[j] = j * kPanelK<V>;
         b = copies;
     }
-    for (int64_t at = 0; at < V::kPanelBlocks && k + at * kBlockK < t.k; ++at)
+    for (int64_t at = 0; at < panel_blocks<V>(t, k); ++at)
         requantise_block<V>(t, k + at * kBlockK, col, b + at * kBlockK, offset,
                             next(k + at * kBlockK), &panel->block[at]);
 }
@@ -182,7 +182,7 @@ static inline bool scales_by_shifts(const NtTile& t, int64_t k, const Int8Panel<
                                     const PanelScales<V>& a_scale, PanelScales<V>* scale) {
     constexpr float kLeast = 0x1p-126F;
     constexpr float kMost = 0x1p100F;
-    for (int64_t at = 0; at < V::kPanelBlocks && k + at * kBlockK < t.k; ++at) {
+    for (int64_t at = 0; at < panel_blocks<V>(t, k); ++at) {
         const float base = panel.block[at].base;
         const bool is_normal = std::fabs(base) >= kLeast && std::fabs(base) <= kMost;
         if (!panel.block[at].has_shifts || !is_normal) return false;

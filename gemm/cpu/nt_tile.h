@@ -56,6 +56,12 @@ namespace dsa::gemm::cpu {
 template <class V>
 inline constexpr int64_t kPanelK = int64_t{V::kPanelBlocks} * kBlockK;
 
+// Blocks of k that a panel from `k` has.
+template <class V>
+static inline int64_t panel_blocks(const NtTile& t, int64_t k) {
+    return (min_of(t.k - k, kPanelK<V>) + kBlockK - 1) / kBlockK;
+}
+
 // Rows of A that meet a panel of B: kPanelBlocks blocks of k, or those that are left.
 template <class V>
 struct PanelVisit {
@@ -284,7 +290,7 @@ static inline void row_scales(const NtTile& t, int64_t k, float* scale) {
 template <class V>
 struct PanelScales {
     void load(const NtTile& t, int64_t k) {
-        for (int64_t block = 0; block < V::kPanelBlocks && k + block * kBlockK < t.k; ++block)
+        for (int64_t block = 0; block < panel_blocks<V>(t, k); ++block)
             row_scales(t, k + block * kBlockK, of_block[block]);
     }
     float of_block[V::kPanelBlocks][kTileRows];
@@ -313,12 +319,12 @@ static inline void multiply_widened(const NtTile& t, int64_t k, int64_t next_k, 
                                     const typename V::Element* panel, const PanelScales<V>& a_scale,
                                     float* c, const Between& between) {
     PanelScales<V> scale;
-    for (int64_t block = 0; block < V::kPanelBlocks && k + block * kBlockK < t.k; ++block) {
+    for (int64_t block = 0; block < panel_blocks<V>(t, k); ++block) {
         const float b_scale = column_scale<V, Code>(t, col, k + block * kBlockK);
         for (int64_t i = 0; i < t.m; ++i)
             scale.of_block[block][i] = a_scale.of_block[block][i] * b_scale;
     }
-    const int64_t num_k = min_of((t.k - k + V::kLoadK - 1) / V::kLoadK * V::kLoadK, kPanelK<V>);
+    const int64_t num_k = loaded_k<V>(t.k - k, kPanelK<V>);
     walk_rows<V>(
         t, next_k,
         PanelVisit<V>{rows_at<V>(t, k), t.a_block_stride, nullptr, panel, num_k, scale.of_block[0],
