@@ -69,8 +69,8 @@ void add_model_flags(CLI::App& app, ModelFlags& flags) {
         ->check(quiet(CLI::Range(1, 1024)))
         ->type_name("N");
     app.add_option("--isa", flags.isa,
-                   "portable, avx2, avx512 or avx512_bf16 (default: the best here)")
-        ->check(quiet(CLI::IsMember({"portable", "avx2", "avx512", "avx512_bf16"})))
+                   "portable, avx2, avx512, avx512_bf16 or amx (default: the best here)")
+        ->check(quiet(CLI::IsMember({"portable", "avx2", "avx512", "avx512_bf16", "amx"})))
         ->type_name("NAME");
     app.add_option("--precision", flags.precision, "Activations: bf16 (default), fp8 or int8")
         ->check(CLI::Validator(check_precision, ""))

@@ -12,6 +12,9 @@ template <typename Table>
 const Table& select_kernels(Isa isa, const Table& portable, const Table& avx2, const Table& avx512,
                             const Table& avx512_bf16) {
     switch (isa) {
+        // CPUs with AMX have VDPBF16PS at half the rate of fp32 multiply-adds (measured on Granite
+        // Rapids): modules without kernels of their own for AMX do not want it there.
+        case Isa::kAmx:
         case Isa::kAvx512:
             return avx512;
         case Isa::kAvx512Bf16:

@@ -3,18 +3,36 @@
 #include <cstdlib>
 #include <string>
 
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "dsa/error.h"
 
 namespace dsa {
 namespace {
 
-constexpr Isa kAllIsas[] = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16};
+constexpr Isa kAllIsas[] = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx};
+
+// Linux asks a process to request the state of AMX before it uses it; all of its threads may then.
+bool system_grants_tiles() {
+#if defined(__x86_64__) && defined(__linux__)
+    constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+    constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+    return false;
+#endif
+}
 
 bool cpu_has(Isa isa) {
 #if defined(__x86_64__)
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                         __builtin_cpu_supports("fma");
+    const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16") &&
+                      __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
     switch (isa) {
         case Isa::kPortable:
             return true;
@@ -24,8 +42,11 @@ bool cpu_has(Isa isa) {
         case Isa::kAvx512:
             return avx512;
         case Isa::kAvx512Bf16:
-            return avx512 && __builtin_cpu_supports("avx512bf16") &&
-                   __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
+            return bf16;
+        case Isa::kAmx:
+            return bf16 && __builtin_cpu_supports("amx-tile") &&
+                   __builtin_cpu_supports("amx-bf16") && __builtin_cpu_supports("amx-int8") &&
+                   system_grants_tiles();
     }
     return false;
 #else
@@ -52,6 +73,8 @@ const char* to_string(Isa isa) {
             return "avx512";
         case Isa::kAvx512Bf16:
             return "avx512_bf16";
+        case Isa::kAmx:
+            return "amx";
     }
     return "?";
 }

@@ -7,9 +7,9 @@
 
 namespace dsa {
 
-enum class Isa { kPortable, kAvx2, kAvx512, kAvx512Bf16 };
+enum class Isa { kPortable, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 
-// "portable", "avx2", "avx512", "avx512_bf16": the spelling of DSA_ISA and --isa.
+// "portable", "avx2", "avx512", "avx512_bf16", "amx": the spelling of DSA_ISA and --isa.
 const char* to_string(Isa isa);
 
 // ISAs that this build has kernels for and this CPU runs, portable first, best last.

@@ -5,6 +5,9 @@
 namespace dsa::gemm::cpu {
 
 const Kernels& kernels_for(Isa isa) {
+#if defined(__x86_64__)
+    if (isa == Isa::kAmx) return kAmxKernels;
+#endif
     return DSA_SELECT_KERNELS(isa);
 }
 
@@ -18,6 +21,8 @@ const Int8Kernels& int8_kernels_for(Isa isa) {
             return cpu_has_vnni() ? kVnniInt8Kernels : kAvx2Int8Kernels;
         case Isa::kAvx512Bf16:
             return kVbmiInt8Kernels;
+        case Isa::kAmx:
+            return kAmxInt8Kernels;
         case Isa::kPortable:
             break;
     }

@@ -255,7 +255,7 @@ TEST(Isa, NamesResolve) {
     EXPECT_EQ(to_string(Isa::kPortable), std::string("portable"));
     EXPECT_EQ(to_string(Isa::kAvx512), std::string("avx512"));
     EXPECT_EQ(to_string(Isa::kAvx512Bf16), std::string("avx512_bf16"));
-    for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16}) {
+    for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx}) {
         const char* name = to_string(isa);
         if (std::count(supported.begin(), supported.end(), isa) == 1) {
             EXPECT_EQ(resolve_isa(name), isa);

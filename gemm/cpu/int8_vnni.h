@@ -19,7 +19,7 @@
 namespace dsa::gemm::cpu {
 namespace {
 
-template <template <int> class Lookup, int kFewRows>
+template <template <int> class Lookup, int kFewRows, int kZero = 128>
 struct Int8Vnni : Lanes512 {
     using Vec = __m512i;
     // The type that the instruction has: g++ 12 keeps an array of __m512i in memory.
@@ -129,9 +129,9 @@ struct Int8Vnni : Lanes512 {
     static inline __m512i with_sign(__m512i x, __m512i codes) {
         return _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(codes), _mm512_setzero_si512(), x);
     }
-    // Values + 128.
+    // Values + kZero.
     static inline __m512i requantised(int32_t largest_code, __m512i codes) {
-        return with_sign(Lookup<128>(largest_code).magnitudes(codes), codes);
+        return with_sign(Lookup<kZero>(largest_code).magnitudes(codes), codes);
     }
 
     template <class Next>

@@ -103,10 +103,12 @@ extern const Kernels kPortableKernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
 extern const Kernels kAvx512Bf16Kernels;
+extern const Kernels kAmxKernels;
 
 extern const Int8Kernels kPortableInt8Kernels;
 extern const Int8Kernels kAvx2Int8Kernels;
 extern const Int8Kernels kVnniInt8Kernels;
 extern const Int8Kernels kVbmiInt8Kernels;
+extern const Int8Kernels kAmxInt8Kernels;
 
 }  // namespace dsa::gemm::cpu

@@ -58,13 +58,15 @@ LibraryProduct make_onednn(int64_t m, int64_t n, int64_t k, int copies, memory::
 
 void limit_onednn(Isa isa, int threads) {
     omp_set_num_threads(threads);
-    dnnl::set_max_cpu_isa(isa == Isa::kAvx512Bf16 ? dnnl::cpu_isa::avx512_core_bf16
-                          : isa == Isa::kAvx512   ? dnnl::cpu_isa::avx512_core_vnni
-                                                  : dnnl::cpu_isa::avx2);
+    dnnl::set_max_cpu_isa(isa == Isa::kAmx          ? dnnl::cpu_isa::avx512_core_amx
+                          : isa == Isa::kAvx512Bf16 ? dnnl::cpu_isa::avx512_core_bf16
+                          : isa == Isa::kAvx512     ? dnnl::cpu_isa::avx512_core_vnni
+                                                    : dnnl::cpu_isa::avx2);
 }
 
 LibraryProduct onednn_product(Isa isa, int64_t m, int64_t n, int64_t k, int copies) {
-    const auto type = isa == Isa::kAvx512Bf16 ? memory::data_type::bf16 : memory::data_type::f32;
+    const auto type = isa == Isa::kAvx512Bf16 || isa == Isa::kAmx ? memory::data_type::bf16
+                                                                  : memory::data_type::f32;
     return make_onednn(m, n, k, copies, type, type);
 }
 

@@ -68,7 +68,7 @@ typedef struct dsa_engine_options {
     int64_t context_length; /* tokens a session holds; 0: the model's, at most 32768 */
     int64_t prefill_chunk;  /* tokens that go through the model at once; 0: 512 */
     int64_t memory_limit;   /* bytes; 0: what the system and cgroup allow */
-    const char* isa;        /* "portable", "avx2", "avx512", "avx512_bf16"; NULL: DSA_ISA or
+    const char* isa;        /* "portable", "avx2", "avx512", "avx512_bf16", "amx"; NULL: DSA_ISA or
                                the best */
 } dsa_engine_options;
 
