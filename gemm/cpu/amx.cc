@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "gemm/cpu/amx_few_rows.h"
 #include "gemm/cpu/amx_rows.h"
 #include "gemm/cpu/amx_tiles.h"
 #include "gemm/cpu/int8_tile.h"
@@ -65,99 +66,78 @@ class RowScales {
     float scale_[2][kTileRows];
 };
 
-PanelPair panel_pair(const NtTile& t, int64_t k, int64_t col, const V::Element* panels) {
-    return {panels, col + kPanelColumns < t.n ? panels + kPanelElements : nullptr,
-            depth(loaded_k<V>(t.k - k), sizeof(V::Element))};
+// The pair from `k` and `col`; next(col): prefetches for a panel.
+template <class Code, class Next>
+void widen_pair(const NtTile& t, int64_t k, int64_t col, const Next& next, V::Element* panels) {
+    widen_panel<V, Code>(t, k, col, next(col), panels);
+    col += kPanelColumns;
+    if (col < t.n) widen_panel<V, Code>(t, k, col, next(col), panels + kPanelElements);
 }
 
-const uint8_t* rows_bytes(const NtTile& t, int64_t k) {
-    return reinterpret_cast<const uint8_t*>(rows_at<V>(t, k));
+// Adds the pair from `k` and `col` to the sums of all rows.
+template <class Code, class Between>
+void multiply_widened(const NtTile& t, int64_t k, int64_t col, const V::Element* panels,
+                      const float* a_scale, Bf16Sums& sums, const Between& between) {
+    const auto* a = reinterpret_cast<const uint8_t*>(rows_at<V>(t, k));
+    const bool has_second = col + kPanelColumns < t.n;
+    sums.add(a, kRowBytes,
+             {panels, has_second ? panels + kPanelElements : nullptr,
+              depth(loaded_k<V>(t.k - k), sizeof(V::Element))},
+             col, Bf16Scaling{column_scale<V, Code>(t, col, k)}, a_scale, k == 0, between);
 }
 
-// Panels of a pair, piece by piece.
+// A pair of all columns before the next block of k: what many rows have there stays in L2.
 template <class Code>
-class PairPieces {
-    using Pieces = PanelPieces<V, Code>;
-
-  public:
-    static constexpr int64_t kPieces = 2 * Pieces::kPieces;
-
-    PairPieces(const NtTile& t, int64_t k, int64_t col, V::Element* panels)
-        : pieces_{Pieces(t, k, col, panels),
-                  Pieces(t, k, col + kPanelColumns < t.n ? col + kPanelColumns : col,
-                         panels + kPanelElements)} {}
-    void widen(int64_t count) {
-        for (; count > 0 && done_ < kPieces; --count, ++done_)
-            pieces_[done_ / Pieces::kPieces].widen(1);
-    }
-
-  private:
-    Pieces pieces_[2];
-    int64_t done_ = 0;
-};
-
-// As nt_many_rows() of nt_tile.h.
-template <class Code>
-void nt_many_rows_in_tiles(const NtTile& t, float* totals, V::Element* panels) {
-    using Pieces = PairPieces<Code>;
-    const Tiles tiles(min_of(t.m, kTileHeight));
-    Bf16Sums sums(t.m, totals);
+void blocks_first(const NtTile& t, V::Element* panels, Bf16Sums& sums) {
     RowScales scales;
-    V::Element* next_panels = panels + 2 * kPanelElements;
-    const int64_t step_pieces = (Pieces::kPieces + sums.num_groups() - 1) / sums.num_groups();
-    Pieces pieces(t, 0, 0, panels);
-    pieces.widen(Pieces::kPieces);
     for (int64_t k = 0; k < t.k; k += kBlockK) {
         const float* a_scale = scales.load(t, k);
         for (int64_t col = 0; col < t.n; col += kPairColumns) {
-            const bool last_columns = col + kPairColumns >= t.n;
-            const int64_t next_k = last_columns ? k + kBlockK : k;
-            if (next_k < t.k)
-                pieces = Pieces(t, next_k, last_columns ? 0 : col + kPairColumns, next_panels);
-            PanelBehind<sizeof(Code)> behind(t, k, kBlockK, col, 2 * kPairColumns, kPairColumns,
+            widen_pair<Code>(
+                t, k, col,
+                [&](int64_t panel) { return NextPanel<sizeof(Code)>(t, k, panel, kBlockK); },
+                panels);
+            PanelBehind<sizeof(Code)> behind(t, k, kBlockK, col, kPairColumns, kPairColumns,
                                              sums.num_groups());
-            sums.add(rows_bytes(t, k), kRowBytes, panel_pair(t, k, col, panels), col,
-                     Bf16Scaling{column_scale<V, Code>(t, col, k)}, a_scale, k == 0, [&] {
-                         pieces.widen(step_pieces);
-                         behind.part();
-                     });
-            std::swap(panels, next_panels);
+            multiply_widened<Code>(t, k, col, panels, a_scale, sums, [&] { behind.part(); });
         }
     }
-    sums.finish();
 }
 
 // All of k of a pair's columns before the next ones, for few rows: memory sees one ascending run.
 template <class Code>
-void nt_few_rows_in_tiles(const NtTile& t, float* totals, V::Element* panels) {
-    const Tiles tiles(min_of(t.m, kTileHeight));
-    Bf16Sums sums(t.m, totals);
+void columns_first(const NtTile& t, V::Element* panels, Bf16Sums& sums) {
     RowScales scales;
     for (int64_t col = 0; col < t.n; col += kPairColumns)
         for (int64_t k = 0; k < t.k; k += kBlockK) {
             const float* a_scale = scales.load(t, k);
-            for (int64_t i = 0; i < 2 && col + i * kPanelColumns < t.n; ++i)
-                widen_panel<V, Code>(
-                    t, k, col + i * kPanelColumns,
-                    next_columns<sizeof(Code)>(t, kPanelColumns, col + i * kPanelColumns, k),
-                    panels + i * kPanelElements);
-            sums.add(rows_bytes(t, k), kRowBytes, panel_pair(t, k, col, panels), col,
-                     Bf16Scaling{column_scale<V, Code>(t, col, k)}, a_scale, k == 0, [] {});
+            widen_pair<Code>(
+                t, k, col,
+                [&](int64_t panel) {
+                    return next_columns<sizeof(Code)>(t, kPanelColumns, panel, k);
+                },
+                panels);
+            multiply_widened<Code>(t, k, col, panels, a_scale, sums, [] {});
         }
-    sums.finish();
 }
 
 template <class Code>
 void nt_in_tiles(const NtTile& tile) {
-    const NtTile t = tile;
+    NtTile t = tile;
+    t.prefetch_into_l2 = t.k * static_cast<int64_t>(sizeof(Code)) < kLongColumn;
+    if (t.m == 1) return few_rows_in_tiles<V, Code, true>(t);
+    if (t.m <= kTileHeight && RowTiles::fits(t)) return few_rows_in_tiles<V, Code, false>(t);
     auto* totals = static_cast<float*>(t.scratch);
     auto* panels = reinterpret_cast<V::Element*>(totals + kTileRows * kTileColumns);
-    static_assert(4 * kPanelElements * sizeof(V::Element) <= 2 * kNtPanelBytes);
+    static_assert(2 * kPanelElements * sizeof(V::Element) <= kNtPanelBytes);
+    const Tiles tiles = tiles_of_rows(min_of(t.m, kTileHeight));
+    Bf16Sums sums(t.m, totals);
     if (t.m <= kFewRows) {
-        nt_few_rows_in_tiles<Code>(t, totals, panels);
+        columns_first<Code>(t, panels, sums);
     } else {
-        nt_many_rows_in_tiles<Code>(t, totals, panels);
+        blocks_first<Code>(t, panels, sums);
     }
+    sums.finish();
     store_tile<V>(t, totals);
 }
 
@@ -169,16 +149,14 @@ void nn_in_tiles(const NnTile& t) {
     for (int64_t col = 0; col < t.n; col += V::kNnColumns)
         nn_widen<V, Code>(t, col, panels + col * kNnK);
     const RowGroups groups(t.m);
-    const Tiles tiles(groups.height);
-    PendingSums<Bf16Scaling> none;
+    const Tiles tiles = tiles_of_rows(groups.height);
     alignas(64) float products[kTileHeight * kPairColumns];
     for (int64_t g = 0; g < groups.count; ++g)
         for (int64_t col = 0; col < t.n; col += kPairColumns) {
             const int64_t row = groups.start(g);
             const V::Element* pair = panels + col * kNnK;
             multiply_pair<Bf16Products>(reinterpret_cast<const uint8_t*>(a + row * kNnK), kRowBytes,
-                                        {pair, pair + kPanelElements, depth(kNnK, 2)}, none,
-                                        products);
+                                        {pair, pair + kPanelElements, depth(kNnK, 2)}, products);
             for (int64_t c = col; c < min_of(col + kPairColumns, t.n); c += kPanelColumns) {
                 const __m512 scale = V::set1(nn_scale(t, c));
                 for (int64_t i = 0; i < groups.height; ++i) {
@@ -198,7 +176,7 @@ struct Int8V : Int8Vnni<ByPermute, 1, 0> {
     static constexpr int kPanelBlocks = 1;
     static constexpr bool kShifts = false;
 };
-using VnniV = Int8Vnni<ByPermute, 16>;
+using VnniV = Int8Vnni<ByPermute, 16, 128, NextShortColumns<1>>;
 
 struct Int8Scaling {
     using Sum = int32_t;
@@ -224,7 +202,7 @@ struct Int8Pair {
 };
 
 void int8_in_tiles(const NtTile& t) {
-    const Tiles tiles(min_of(t.m, kTileHeight));
+    const Tiles tiles = tiles_of_rows(min_of(t.m, kTileHeight));
     auto* totals = static_cast<float*>(t.scratch);
     TileSums<Int8Products, Int8Scaling> sums(t.m, totals);
     RowScales scales;
@@ -240,7 +218,7 @@ void int8_in_tiles(const NtTile& t) {
                         return NextPanel<1>(t, from, col + i * kPanelColumns, kBlockK);
                     },
                     &pair[at].panel[i]);
-            PanelBehind<1> behind(t, k, kBlockK, col, 2 * kPairColumns, kPairColumns,
+            PanelBehind<1> behind(t, k, kBlockK, col, kPairColumns, kPairColumns,
                                   sums.num_groups());
             sums.add(static_cast<const uint8_t*>(t.a) + k / kBlockK * t.a_block_stride, kBlockK,
                      pair[at].tiles(t, k, col), col, pair[at].scaling(), a_scale, k == 0,
@@ -252,8 +230,9 @@ void int8_in_tiles(const NtTile& t) {
 }
 
 void int8_tile_or_few_rows(const NtTile& tile) {
-    if (tile.m <= kFewInt8Rows) return int8_tile<VnniV>(tile);
-    const NtTile t = tile;
+    NtTile t = tile;
+    t.prefetch_into_l2 = t.k < kLongColumn;
+    if (t.m <= kFewInt8Rows) return int8_tile<VnniV>(t);
     int8_in_tiles(t);
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/avx512.h"
 #include "gemm/cpu/amx_tiles.h"
+#include "gemm/cpu/columns.h"
 #include "gemm/cpu/kernels.h"
 
 namespace dsa::gemm::cpu {
@@ -29,55 +30,58 @@ struct PanelPair {
 
 // What becomes of sums of one block of k: products [rows][kPairColumns] with a_scale [rows] (and
 // what Scaling knows of the columns) added to totals, 32 columns of a row side by side, those of
-// the second panel `panel_stride` behind. Row by row, as often as row() is called.
+// the second panel `panel_stride` behind. Some rows at a time. To be copied before use: g++ keeps
+// in registers what has no address.
 template <class Scaling>
 class PendingSums {
   public:
+    using Sum = typename Scaling::Sum;
+
     PendingSums() = default;
-    // Rows from `from` on; is_first: what the totals hold does not count.
-    PendingSums(const typename Scaling::Sum* products, const Scaling& scaling, const float* a_scale,
-                int64_t from, int64_t rows, float* totals, int64_t panel_stride, bool has_second,
-                bool is_first)
+    // is_first: what the totals hold does not count.
+    PendingSums(const Sum* products, const Scaling& scaling, const float* a_scale, int64_t rows,
+                float* totals, int64_t panel_stride, bool has_second, bool is_first)
         : products_(products),
           scaling_(scaling),
           a_scale_(a_scale),
-          row_(from),
           rows_(rows),
           totals_(totals),
           panel_stride_(panel_stride),
           has_second_(has_second),
           valid_(is_first ? 0 : 0xffff) {}
 
-    __attribute__((always_inline)) void row() {
-        if (row_ == rows_) return;
-        const __m512 a = _mm512_set1_ps(a_scale_[row_]);
-        const auto* products = products_ + row_ * kPairColumns;
-        float* totals = totals_ + row_ * kPanelColumns;
-        add<0>(a, products, totals);
-        add<1>(a, products + 16, totals + 16);
-        if (has_second_) {
-            totals += panel_stride_;
-            add<2>(a, products + 32, totals);
-            add<3>(a, products + 48, totals + 16);
+    // Whether these are sums of 16 rows and two panels.
+    bool is_whole() const { return rows_ == kTileHeight && has_second_; }
+    bool has_second() const { return has_second_; }
+    int64_t num_rows() const { return rows_; }
+
+    // The next kRows rows, of one or two panels.
+    template <int kRows, bool kSecond>
+    __attribute__((always_inline)) void add_rows() {
+#pragma GCC unroll 4
+        for (int i = 0; i < kRows; ++i) {
+            const __m512 a = _mm512_set1_ps(*a_scale_++);
+            add<0>(a, totals_);
+            add<1>(a, totals_ + 16);
+            if constexpr (kSecond) {
+                add<2>(a, totals_ + panel_stride_);
+                add<3>(a, totals_ + panel_stride_ + 16);
+            }
+            products_ += kPairColumns;
+            totals_ += kPanelColumns;
         }
-        ++row_;
-    }
-    __attribute__((always_inline)) void finish() {
-        while (row_ < rows_) row();
     }
 
   private:
     template <int kGroup>
-    __attribute__((always_inline)) void add(__m512 a, const typename Scaling::Sum* products,
-                                            float* totals) {
+    __attribute__((always_inline)) void add(__m512 a, float* totals) const {
         const __m512 total = _mm512_maskz_loadu_ps(valid_, totals);
-        _mm512_storeu_ps(totals, scaling_.template add<kGroup>(products, a, total));
+        _mm512_storeu_ps(totals, scaling_.template add<kGroup>(products_ + 16 * kGroup, a, total));
     }
 
-    const typename Scaling::Sum* products_ = nullptr;
+    const Sum* products_ = nullptr;
     Scaling scaling_{};
     const float* a_scale_ = nullptr;
-    int64_t row_ = 0;
     int64_t rows_ = 0;
     float* totals_ = nullptr;
     int64_t panel_stride_ = 0;
@@ -85,41 +89,73 @@ class PendingSums {
     __mmask16 valid_ = 0;
 };
 
-// Sums of the rows at `a`, the next ones `stride` bytes behind, and a pair of panels over a block
-// of k: products [rows][kPairColumns]. Those of before are added meanwhile.
-template <class Products, class Before>
-DSA_INLINE void multiply_pair(const uint8_t* a, int64_t stride, const PanelPair& b, Before& before,
-                              typename Products::Sum* products) {
+template <class Scaling>
+static inline void add_all(PendingSums<Scaling> sums) {
+    for (int64_t i = 0; i < sums.num_rows(); ++i) {
+        if (sums.has_second()) {
+            sums.template add_rows<1, true>();
+        } else {
+            sums.template add_rows<1, false>();
+        }
+    }
+}
+
+// Sums of the rows at `a`, the next ones `stride` bytes behind, and panels over `depth` tiles of k:
+// products [rows][kPairColumns]. between() is called with each product of tiles.
+template <class Products, bool kSecond, class Between>
+DSA_INLINE void multiply_panels(const uint8_t* a, int64_t stride, const PanelPair& b, int64_t depth,
+                                const Between& between, typename Products::Sum* products) {
     constexpr int64_t kStride = kPairColumns * 4;
     const auto* first = static_cast<const uint8_t*>(b.first);
     const auto* second = static_cast<const uint8_t*>(b.second);
     zero_tile<0>();
     zero_tile<1>();
-    zero_tile<2>();
-    zero_tile<3>();
-    for (int64_t i = 0; i < b.depth; ++i, a += kTileBytes, first += kTileHeight * kPanelStride) {
-        load_tile<4>(a, stride);
-        load_tile<5>(first, kPanelStride);
-        Products::template add<0, 4, 5>();
-        before.row();
-        load_tile<6>(first + kTileBytes, kPanelStride);
-        Products::template add<1, 4, 6>();
-        before.row();
-        if (second == nullptr) continue;
-        load_tile<7>(second, kPanelStride);
-        Products::template add<2, 4, 7>();
-        before.row();
-        load_tile<5>(second + kTileBytes, kPanelStride);
-        Products::template add<3, 4, 5>();
-        before.row();
-        second += kTileHeight * kPanelStride;
+    if constexpr (kSecond) {
+        zero_tile<2>();
+        zero_tile<3>();
     }
-    before.finish();
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < depth; ++i) {
+        const int64_t at = i * kTileHeight * kPanelStride;
+        load_tile<4>(a + i * kTileBytes, stride);
+        load_tile<5>(first + at, kPanelStride);
+        Products::template add<0, 4, 5>();
+        between();
+        load_tile<6>(first + at + kTileBytes, kPanelStride);
+        Products::template add<1, 4, 6>();
+        between();
+        if constexpr (kSecond) {
+            load_tile<7>(second + at, kPanelStride);
+            Products::template add<2, 4, 7>();
+            between();
+            load_tile<5>(second + at + kTileBytes, kPanelStride);
+            Products::template add<3, 4, 5>();
+            between();
+        }
+    }
     store_tile_to<0>(products, kStride);
     store_tile_to<1>(products + 16, kStride);
-    if (second == nullptr) return;
-    store_tile_to<2>(products + 32, kStride);
-    store_tile_to<3>(products + 48, kStride);
+    if constexpr (kSecond) {
+        store_tile_to<2>(products + 32, kStride);
+        store_tile_to<3>(products + 48, kStride);
+    }
+}
+
+template <class Products>
+static inline void multiply_pair(const uint8_t* a, int64_t stride, const PanelPair& b,
+                                 typename Products::Sum* products) {
+    if (b.second != nullptr) {
+        multiply_panels<Products, true>(
+            a, stride, b, b.depth, [] {}, products);
+    } else {
+        multiply_panels<Products, false>(
+            a, stride, b, b.depth, [] {}, products);
+    }
+}
+
+// Tiles for `rows` rows of A, at most 16: A in tile 4, panels in the others.
+static inline Tiles tiles_of_rows(int64_t rows) {
+    return {{rows, kTileBytes}, {rows, kTileBytes}, 1, {kTileHeight, kTileBytes}};
 }
 
 // Groups of 16 rows; the last one overlaps the one before where they are not a multiple of 16.
@@ -153,28 +189,50 @@ class TileSums {
                                             int64_t col, const Scaling& scaling,
                                             const float* a_scale, bool is_first,
                                             const Between& between) {
+        // Rows that are added with each product of tiles of a whole block.
+        constexpr int kRows = kTileHeight / (4 * Products::kDepth);
+        constexpr int64_t kLines = 4;  // of the next rows, with each product of tiles
+        float* totals = totals_ + col / kPanelColumns * panel_stride_;
+        PendingSums<Scaling> before = pending_;  // here for the registers
         for (int64_t g = 0; g < groups_.count; ++g) {
-            typename Products::Sum* products = products_[next_];
             const int64_t row = groups_.start(g);
-            multiply_pair<Products>(a + row * row_bytes, row_bytes, b, pending_, products);
-            pending_ = PendingSums<Scaling>(
-                products, scaling, a_scale + row, groups_.shared(g), groups_.height,
-                totals_ + col / kPanelColumns * panel_stride_ + row * kPanelColumns, panel_stride_,
-                b.second != nullptr, is_first);
-            next_ ^= 1;
+            const int64_t shared = groups_.shared(g);
+            const uint8_t* rows = a + row * row_bytes;
+            const uint8_t* next_rows =
+                g + 1 < groups_.count ? a + groups_.start(g + 1) * row_bytes : a;
+            if (before.is_whole() && b.second != nullptr && b.depth == Products::kDepth) {
+                multiply_panels<Products, true>(
+                    rows, row_bytes, b, Products::kDepth,
+                    [&]() DSA_INLINE_LAMBDA {
+                        before.template add_rows<kRows, true>();
+                        prefetch_lines(next_rows, kLines, false);
+                        next_rows += kLines * 64;
+                    },
+                    products_);
+            } else {
+                add_all(before);
+                multiply_pair<Products>(rows, row_bytes, b, products_);
+            }
+            before = PendingSums<Scaling>(products_ + shared * kPairColumns, scaling,
+                                          a_scale + row + shared, groups_.height - shared,
+                                          totals + (row + shared) * kPanelColumns, panel_stride_,
+                                          b.second != nullptr, is_first);
             between();
         }
+        pending_ = before;
     }
-    void finish() { pending_.finish(); }
+    void finish() {
+        add_all(pending_);
+        pending_ = {};
+    }
     int64_t num_groups() const { return groups_.count; }
 
   private:
     RowGroups groups_;
     int64_t panel_stride_;
     float* totals_;
-    int next_ = 0;
     PendingSums<Scaling> pending_;
-    alignas(64) typename Products::Sum products_[2][kTileHeight * kPairColumns];
+    alignas(64) typename Products::Sum products_[kTileHeight * kPairColumns];
 };
 
 }  // namespace

@@ -1,9 +1,8 @@
 #pragma once
-// AMX: eight tiles of up to 16 rows of 64 bytes. One shape of them serves all products here: tiles
-// 0
-// .. 3 are sums, 4 holds rows of A, and 5, 6 and 7 hold k of B, 64 bytes of A's k deep: as the
-// panels of the vector kernels, with the values of k that a lane holds side by side. In assembly,
-// since g++ 12's intrinsics do not say that they read memory.
+// AMX: eight tiles of up to 16 rows of 64 bytes. Tiles 0 .. 3 are sums, the others operands: rows
+// of one matrix, and k of the other one, as deep as rows of the first are long, with the values of
+// k that fill a dword side by side, as panels of the vector kernels have them. In assembly, since
+// g++ 12's intrinsics do not say that they read memory.
 
 #include <cstdint>
 
@@ -19,13 +18,17 @@ inline constexpr int64_t kTileBytes = 64;   // of a row of a tile
 // use are slower to switch to.
 class Tiles {
   public:
-    // Tiles of sums and of A have `rows` rows, 1 .. 16.
-    explicit Tiles(int64_t rows) {
+    struct Shape {
+        int64_t rows, bytes;
+    };
+    // Of the sums; of the first operand, num_a tiles from 4 on; of the second, the rest.
+    Tiles(Shape sum, Shape a, int num_a, Shape b) {
         Config config{};
         config.palette = 1;
         for (int i = 0; i < 8; ++i) {
-            config.bytes[i] = kTileBytes;
-            config.rows[i] = static_cast<uint8_t>(i <= 4 ? rows : kTileHeight);
+            const Shape& shape = i < 4 ? sum : i < 4 + num_a ? a : b;
+            config.bytes[i] = static_cast<uint16_t>(shape.bytes);
+            config.rows[i] = static_cast<uint8_t>(shape.rows);
         }
         asm volatile("ldtilecfg %0" : : "m"(config));
     }
@@ -67,6 +70,7 @@ struct Bf16Products {
         asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kA), "i"(kB));
     }
     static constexpr double kOpsAProduct = 2.0 * 16 * 16 * 32;
+    static constexpr int kDepth = 4;  // tiles of k of a scale block
 };
 
 // int32 sums of products of int8.
@@ -77,12 +81,14 @@ struct Int8Products {
         asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kA), "i"(kB));
     }
     static constexpr double kOpsAProduct = 2.0 * 16 * 16 * 64;
+    static constexpr int kDepth = 2;
 };
 
 // Operations done in `rounds` of products.
 template <class Products>
 static inline double tile_peak(int64_t rounds) {
-    const Tiles tiles(kTileHeight);
+    constexpr Tiles::Shape kWhole{kTileHeight, kTileBytes};
+    const Tiles tiles(kWhole, kWhole, 1, kWhole);
     alignas(64) static constexpr uint8_t kZeros[kTileHeight * kTileBytes] = {};
     zero_tile<0>();
     zero_tile<1>();

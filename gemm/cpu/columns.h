@@ -133,6 +133,26 @@ class NextColumns {
     bool into_l2_;
 };
 
+// Bytes from which on a column of 16 that are read side by side is a run that the hardware
+// prefetches well by itself (measured on Granite Rapids: 1.2 times as fast there; half as fast for
+// short columns).
+inline constexpr int64_t kLongColumn = 4096;
+
+// As NextColumns, for short columns alone.
+template <int64_t kSize>
+class NextShortColumns {
+  public:
+    NextShortColumns(const void* first, const NtTile& t, int64_t columns)
+        : next_(first, t, columns), is_used_(t.k * kSize < kLongColumn) {}
+    DSA_PREFETCHING void lines(int64_t count) {
+        if (is_used_) next_.lines(count);
+    }
+
+  private:
+    NextColumns<kSize> next_;
+    bool is_used_;
+};
+
 // For the block of k from `k` of `columns` columns from `col`: the blocks before it have asked for
 // their share.
 template <int64_t kSize>

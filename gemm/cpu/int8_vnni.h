@@ -3,7 +3,8 @@
 // requantised to value + 128, and the opposite of what that adds, a sum of a row of A, is what
 // integer sums start from. So the operand that memory broadcasts, A, can be the signed one.
 // Lookup<base>(largest).magnitudes(codes) gives the int8 magnitudes + base of codes whose largest
-// magnitude code is `largest`; kFewRows: rows up to which there is no panel.
+// magnitude code is `largest`; kFewRows: rows up to which there is no panel; kZero: what a panel
+// has for 0; Columns: prefetches of one row and of a few.
 
 #include <immintrin.h>
 
@@ -19,12 +20,14 @@
 namespace dsa::gemm::cpu {
 namespace {
 
-template <template <int> class Lookup, int kFewRows, int kZero = 128>
+template <template <int> class Lookup, int kFewRows, int kZero = 128,
+          class Columns = NextColumns<1>>
 struct Int8Vnni : Lanes512 {
     using Vec = __m512i;
     // The type that the instruction has: g++ 12 keeps an array of __m512i in memory.
     typedef int IntSum __attribute__((vector_size(64)));
     using Element = int8_t;
+    using Prefetches = Columns;
     static constexpr int kStepK = 4;
     static constexpr int kRows = 6;
     static constexpr int kPanelBlocks = 2;
@@ -206,7 +209,7 @@ struct Int8Vnni : Lanes512 {
     // A block's sums of 16 columns with these largest codes.
     template <class Codes>
     static inline __m512i one_row_block(const Codes& codes, const int32_t* top, const int8_t* a,
-                                        NextColumns<1>& next) {
+                                        Columns& next) {
         const __m512i row[2] = {_mm512_loadu_si512(a), _mm512_loadu_si512(a + 64)};
         return simd::combine_16(
             [&](int j) {
@@ -227,7 +230,7 @@ struct Int8Vnni : Lanes512 {
     // total.
     static inline __m512 one_row_blocks(const NtTile& t, int64_t col, const uint8_t* b,
                                         const int64_t* offset, int64_t k, int64_t end,
-                                        NextColumns<1>& next, __m512 total) {
+                                        Columns& next, __m512 total) {
         const auto* a = static_cast<const int8_t*>(t.a) + k / kBlockK * t.a_block_stride;
         __m512i tops = largest(b, offset, end - k);
         for (; k < end; k += kBlockK, b += kBlockK, a += t.a_block_stride) {
@@ -252,7 +255,7 @@ struct Int8Vnni : Lanes512 {
         const auto* b = static_cast<const uint8_t*>(t.b);
         int64_t offset[16];
         column_offsets<Int8Vnni>(t, col, offset);
-        NextColumns<1> next(b + col * t.ldb, t, kLanes);
+        Columns next(b + col * t.ldb, t, kLanes);
         __m512 total = zero();
         constexpr int64_t kRun = kCopiedRun<uint8_t>;
         const int64_t k = with_copies<uint8_t, kLanes, kRun>(
