@@ -26,18 +26,82 @@ struct V : LanesBf16 {
 };
 static_assert(2 * V::kLanes == kPanelColumns);
 
-constexpr int64_t kPanelElements = kPanelColumns * kBlockK;
-constexpr int64_t kRowBytes = kBlockK * static_cast<int64_t>(sizeof(V::Element));
-
 // Rows up to which all of k of some columns comes before the next ones.
-constexpr int64_t kFewRows = 64;
-// Rows up to which the vector kernels serve int8.
-constexpr int64_t kFewInt8Rows = 16;
+constexpr int64_t kFewRows = 32;
 
 // Tiles of k that hold num_k values of `size` bytes.
 int64_t depth(int64_t num_k, int64_t size) {
     return (num_k * size + kTileBytes - 1) / kTileBytes;
 }
+
+// Scales of rows for two blocks of k: the one in use, and the one whose sums are not added yet.
+class RowScales {
+  public:
+    void load(const NtTile& t, int64_t k) {
+        now_ ^= 1;
+        row_scales(t, k, scale_[now_]);
+    }
+    const float* now() const { return scale_[now_]; }
+
+  private:
+    int now_ = 0;
+    float scale_[2][kTileRows];
+};
+
+// Rows of a tile meet pairs of panels of B. Pairs gives
+//   kSize                    bytes a value of B
+//   start(k)                 for the block of k from `k`
+//   make(i, k, col, next)    panel i of the pair, that of columns from `col`; next: prefetches
+//   multiply(k, col, between)   adds the products of all rows with the pair from `col` to their
+//                            sums; between() num_groups() times on the way
+//   finish()                 sums are complete
+
+// A pair of all columns before the next block of k: what many rows have there stays in L2.
+template <class Pairs>
+void blocks_first(const NtTile& t, Pairs& pairs) {
+    constexpr int64_t kSize = Pairs::kSize;
+    for (int64_t k = 0; k < t.k; k += kBlockK) {
+        pairs.start(k);
+        for (int64_t col = 0; col < t.n; col += kPairColumns) {
+            for (int64_t i = 0, c = col; i < 2 && c < t.n; ++i, c += kPanelColumns)
+                pairs.make(i, k, c, NextPanel<kSize>(t, k, c, kBlockK));
+            PanelBehind<kSize> behind(t, k, kBlockK, col, kPairColumns, kPairColumns,
+                                      pairs.num_groups());
+            pairs.multiply(k, col, [&] { behind.part(); });
+        }
+    }
+    pairs.finish();
+}
+
+// All of k of a pair's columns before the next ones, for few rows: memory sees one ascending run.
+template <class Pairs>
+void columns_first(const NtTile& t, Pairs& pairs) {
+    for (int64_t col = 0; col < t.n; col += kPairColumns)
+        for (int64_t k = 0; k < t.k; k += kBlockK) {
+            pairs.start(k);
+            for (int64_t i = 0, c = col; i < 2 && c < t.n; ++i, c += kPanelColumns)
+                pairs.make(i, k, c, next_columns<Pairs::kSize>(t, kPanelColumns, c, k));
+            pairs.multiply(k, col, [] {});
+        }
+    pairs.finish();
+}
+
+template <class Pairs>
+void multiply_in_tiles(const NtTile& t) {
+    const Tiles tiles = tiles_of_rows(min_of(t.m, kTileHeight));
+    Pairs pairs(t);
+    if (t.m <= kFewRows) {
+        columns_first(t, pairs);
+    } else {
+        blocks_first(t, pairs);
+    }
+    store_tile<V>(t, static_cast<const float*>(t.scratch));
+}
+
+// ---- bf16 rows ----
+
+constexpr int64_t kPanelElements = kPanelColumns * kBlockK;
+constexpr int64_t kRowBytes = kBlockK * static_cast<int64_t>(sizeof(V::Element));
 
 struct Bf16Scaling {
     using Sum = float;
@@ -50,76 +114,42 @@ struct Bf16Scaling {
                                _mm512_mul_ps(a_scale, _mm512_set1_ps(b_scale)), total);
     }
 };
-using Bf16Sums = TileSums<Bf16Products, Bf16Scaling>;
 
-// Scales of rows for two blocks of k: the one in use, and the one whose sums are not added yet.
-class RowScales {
+template <class Code>
+class Bf16Pairs {
   public:
-    const float* load(const NtTile& t, int64_t k) {
-        next_ ^= 1;
-        row_scales(t, k, scale_[next_]);
-        return scale_[next_];
+    static constexpr int64_t kSize = sizeof(Code);
+
+    explicit Bf16Pairs(const NtTile& t)
+        : t_(t),
+          panels_(reinterpret_cast<V::Element*>(static_cast<float*>(t.scratch) +
+                                                kTileRows * kTileColumns)),
+          sums_(t.m, static_cast<float*>(t.scratch)) {
+        static_assert(2 * kPanelElements * sizeof(V::Element) <= kNtPanelBytes);
     }
+    int64_t num_groups() const { return sums_.num_groups(); }
+    void start(int64_t k) { scales_.load(t_, k); }
+    template <class Next>
+    void make(int64_t i, int64_t k, int64_t col, const Next& next) {
+        widen_panel<V, Code>(t_, k, col, next, panels_ + i * kPanelElements);
+    }
+    template <class Between>
+    void multiply(int64_t k, int64_t col, const Between& between) {
+        const bool has_second = col + kPanelColumns < t_.n;
+        sums_.add(reinterpret_cast<const uint8_t*>(rows_at<V>(t_, k)), kRowBytes,
+                  {panels_, has_second ? panels_ + kPanelElements : nullptr,
+                   depth(loaded_k<V>(t_.k - k), sizeof(V::Element))},
+                  col, Bf16Scaling{column_scale<V, Code>(t_, col, k)}, scales_.now(), k == 0,
+                  between);
+    }
+    void finish() { sums_.finish(); }
 
   private:
-    int next_ = 0;
-    float scale_[2][kTileRows];
+    const NtTile& t_;
+    V::Element* panels_;
+    TileSums<Bf16Products, Bf16Scaling> sums_;
+    RowScales scales_;
 };
-
-// The pair from `k` and `col`; next(col): prefetches for a panel.
-template <class Code, class Next>
-void widen_pair(const NtTile& t, int64_t k, int64_t col, const Next& next, V::Element* panels) {
-    widen_panel<V, Code>(t, k, col, next(col), panels);
-    col += kPanelColumns;
-    if (col < t.n) widen_panel<V, Code>(t, k, col, next(col), panels + kPanelElements);
-}
-
-// Adds the pair from `k` and `col` to the sums of all rows.
-template <class Code, class Between>
-void multiply_widened(const NtTile& t, int64_t k, int64_t col, const V::Element* panels,
-                      const float* a_scale, Bf16Sums& sums, const Between& between) {
-    const auto* a = reinterpret_cast<const uint8_t*>(rows_at<V>(t, k));
-    const bool has_second = col + kPanelColumns < t.n;
-    sums.add(a, kRowBytes,
-             {panels, has_second ? panels + kPanelElements : nullptr,
-              depth(loaded_k<V>(t.k - k), sizeof(V::Element))},
-             col, Bf16Scaling{column_scale<V, Code>(t, col, k)}, a_scale, k == 0, between);
-}
-
-// A pair of all columns before the next block of k: what many rows have there stays in L2.
-template <class Code>
-void blocks_first(const NtTile& t, V::Element* panels, Bf16Sums& sums) {
-    RowScales scales;
-    for (int64_t k = 0; k < t.k; k += kBlockK) {
-        const float* a_scale = scales.load(t, k);
-        for (int64_t col = 0; col < t.n; col += kPairColumns) {
-            widen_pair<Code>(
-                t, k, col,
-                [&](int64_t panel) { return NextPanel<sizeof(Code)>(t, k, panel, kBlockK); },
-                panels);
-            PanelBehind<sizeof(Code)> behind(t, k, kBlockK, col, kPairColumns, kPairColumns,
-                                             sums.num_groups());
-            multiply_widened<Code>(t, k, col, panels, a_scale, sums, [&] { behind.part(); });
-        }
-    }
-}
-
-// All of k of a pair's columns before the next ones, for few rows: memory sees one ascending run.
-template <class Code>
-void columns_first(const NtTile& t, V::Element* panels, Bf16Sums& sums) {
-    RowScales scales;
-    for (int64_t col = 0; col < t.n; col += kPairColumns)
-        for (int64_t k = 0; k < t.k; k += kBlockK) {
-            const float* a_scale = scales.load(t, k);
-            widen_pair<Code>(
-                t, k, col,
-                [&](int64_t panel) {
-                    return next_columns<sizeof(Code)>(t, kPanelColumns, panel, k);
-                },
-                panels);
-            multiply_widened<Code>(t, k, col, panels, a_scale, sums, [] {});
-        }
-}
 
 template <class Code>
 void nt_in_tiles(const NtTile& tile) {
@@ -127,18 +157,7 @@ void nt_in_tiles(const NtTile& tile) {
     t.prefetch_into_l2 = t.k * static_cast<int64_t>(sizeof(Code)) < kLongColumn;
     if (t.m == 1) return few_rows_in_tiles<V, Code, true>(t);
     if (t.m <= kTileHeight && RowTiles::fits(t)) return few_rows_in_tiles<V, Code, false>(t);
-    auto* totals = static_cast<float*>(t.scratch);
-    auto* panels = reinterpret_cast<V::Element*>(totals + kTileRows * kTileColumns);
-    static_assert(2 * kPanelElements * sizeof(V::Element) <= kNtPanelBytes);
-    const Tiles tiles = tiles_of_rows(min_of(t.m, kTileHeight));
-    Bf16Sums sums(t.m, totals);
-    if (t.m <= kFewRows) {
-        columns_first<Code>(t, panels, sums);
-    } else {
-        blocks_first<Code>(t, panels, sums);
-    }
-    sums.finish();
-    store_tile<V>(t, totals);
+    multiply_in_tiles<Bf16Pairs<Code>>(t);
 }
 
 template <class Code>
@@ -180,60 +199,57 @@ using VnniV = Int8Vnni<ByPermute, 16, 128, NextShortColumns<1>>;
 
 struct Int8Scaling {
     using Sum = int32_t;
-    const float* unit[2];
+    const float* unit;  // [2 * kPanelColumns]
 
     template <int kGroup>
     __attribute__((always_inline)) __m512 add(const int32_t* products, __m512 a_scale,
                                               __m512 total) const {
-        const __m512 b_scale = _mm512_load_ps(unit[kGroup / 2] + 16 * (kGroup % 2));
         return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(products)),
-                               _mm512_mul_ps(a_scale, b_scale), total);
+                               _mm512_mul_ps(a_scale, _mm512_load_ps(unit + 16 * kGroup)), total);
     }
 };
 
-struct Int8Pair {
-    Int8Panel<Int8V> panel[2];
+class Int8Pairs {
+  public:
+    static constexpr int64_t kSize = 1;
 
-    PanelPair tiles(const NtTile& t, int64_t k, int64_t col) const {
-        return {panel[0].block[0].b, col + kPanelColumns < t.n ? panel[1].block[0].b : nullptr,
-                depth(min_of(t.k - k, kBlockK), 1)};
+    explicit Int8Pairs(const NtTile& t) : t_(t), sums_(t.m, static_cast<float*>(t.scratch)) {}
+    int64_t num_groups() const { return sums_.num_groups(); }
+    void start(int64_t k) { scales_.load(t_, k); }
+    template <class Next>
+    void make(int64_t i, int64_t k, int64_t col, const Next& next) {
+        requantise_panel<Int8V>(
+            t_, k, col, [&](int64_t) { return next; }, &panels_[i]);
+        __builtin_memcpy(units_[now_] + i * kPanelColumns, panels_[i].block[0].unit,
+                         sizeof(panels_[i].block[0].unit));
     }
-    Int8Scaling scaling() const { return {{panel[0].block[0].unit, panel[1].block[0].unit}}; }
+    template <class Between>
+    void multiply(int64_t k, int64_t col, const Between& between) {
+        const bool has_second = col + kPanelColumns < t_.n;
+        sums_.add(static_cast<const uint8_t*>(t_.a) + k / kBlockK * t_.a_block_stride, kBlockK,
+                  {panels_[0].block[0].b, has_second ? panels_[1].block[0].b : nullptr,
+                   depth(min_of(t_.k - k, kBlockK), 1)},
+                  col, Int8Scaling{units_[now_]}, scales_.now(), k == 0, between);
+        now_ ^= 1;
+    }
+    void finish() { sums_.finish(); }
+
+  private:
+    const NtTile& t_;
+    Int8Panel<Int8V> panels_[2];
+    int now_ = 0;
+    // Of the pair in use, and of the one whose sums are not added yet.
+    alignas(64) float units_[2][kPairColumns];
+    TileSums<Int8Products, Int8Scaling> sums_;
+    RowScales scales_;
 };
 
-void int8_in_tiles(const NtTile& t) {
-    const Tiles tiles = tiles_of_rows(min_of(t.m, kTileHeight));
-    auto* totals = static_cast<float*>(t.scratch);
-    TileSums<Int8Products, Int8Scaling> sums(t.m, totals);
-    RowScales scales;
-    Int8Pair pair[2];  // of the columns in use, and of those whose sums are not added yet
-    int at = 0;
-    for (int64_t k = 0; k < t.k; k += kBlockK) {
-        const float* a_scale = scales.load(t, k);
-        for (int64_t col = 0; col < t.n; col += kPairColumns, at ^= 1) {
-            for (int64_t i = 0; i < 2 && col + i * kPanelColumns < t.n; ++i)
-                requantise_panel<Int8V>(
-                    t, k, col + i * kPanelColumns,
-                    [&](int64_t from) {
-                        return NextPanel<1>(t, from, col + i * kPanelColumns, kBlockK);
-                    },
-                    &pair[at].panel[i]);
-            PanelBehind<1> behind(t, k, kBlockK, col, kPairColumns, kPairColumns,
-                                  sums.num_groups());
-            sums.add(static_cast<const uint8_t*>(t.a) + k / kBlockK * t.a_block_stride, kBlockK,
-                     pair[at].tiles(t, k, col), col, pair[at].scaling(), a_scale, k == 0,
-                     [&] { behind.part(); });
-        }
-    }
-    sums.finish();
-    store_tile<V>(t, totals);
-}
-
-void int8_tile_or_few_rows(const NtTile& tile) {
+// Up to 16 rows are left to the vector kernels.
+void int8_in_tiles(const NtTile& tile) {
     NtTile t = tile;
     t.prefetch_into_l2 = t.k < kLongColumn;
-    if (t.m <= kFewInt8Rows) return int8_tile<VnniV>(t);
-    int8_in_tiles(t);
+    if (t.m <= kTileHeight) return int8_tile<VnniV>(t);
+    multiply_in_tiles<Int8Pairs>(t);
 }
 
 }  // namespace
@@ -252,6 +268,6 @@ extern const Kernels kAmxKernels = {sizeof(V::Element),
                                     tile_peak<Bf16Products>};
 
 extern const Int8Kernels kAmxInt8Kernels = {sizeof(Int8V::Element), pack_int8_rows<VnniV>,
-                                            int8_tile_or_few_rows, tile_peak<Int8Products>};
+                                            int8_in_tiles, tile_peak<Int8Products>};
 
 }  // namespace dsa::gemm::cpu
