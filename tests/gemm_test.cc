@@ -139,7 +139,7 @@ TEST_P(GemmIsa, RowsHaveTheSameBitsWhateverMAndThreads) {
                           {DType::kI8, DType::kE4M3, 1100},   {DType::kBF16, DType::kBF16, 320},
                           {DType::kBF16, DType::kBF16, 4700}, {DType::kBF16, DType::kE4M3, 4096},
                           {DType::kI8, DType::kE4M3, 4096},   {DType::kBF16, DType::kBF16, 4096},
-                          {DType::kI8, DType::kE4M3, 2088}};
+                          {DType::kI8, DType::kE4M3, 2088},   {DType::kBF16, DType::kE4M3, 16400}};
     for (const auto& [a_type, b_type, k] : cases) {
         const Rows a = random_rows(random, a_type, m, k);
         const OwnedWeight b = random_weight(random, b_type, n, k, 8);  // starts inside a line
@@ -148,7 +148,7 @@ TEST_P(GemmIsa, RowsHaveTheSameBitsWhateverMAndThreads) {
         for (const int threads : {1, 3}) {
             OpContext other(GetParam(), threads);
             for (const int64_t step :
-                 {int64_t{1}, int64_t{3}, int64_t{7}, int64_t{12}, int64_t{16}, m}) {
+                 {int64_t{1}, int64_t{3}, int64_t{7}, int64_t{12}, int64_t{16}, int64_t{31}, m}) {
                 const std::vector<float> pieces =
                     product_in_steps(other.exec, a.view, b.view, m, step);
                 ASSERT_EQ(std::memcmp(whole.data(), pieces.data(), whole.size() * 4), 0)

@@ -199,13 +199,18 @@ using VnniV = Int8Vnni<ByPermute, 16, 128, NextShortColumns<1>>;
 
 struct Int8Scaling {
     using Sum = int32_t;
-    const float* unit;  // [2 * kPanelColumns]
+    __m512 unit[4];  // of 64 columns
+
+    Int8Scaling() = default;
+    explicit Int8Scaling(const float* units) {
+        for (int i = 0; i < 4; ++i) unit[i] = _mm512_load_ps(units + 16 * i);
+    }
 
     template <int kGroup>
     __attribute__((always_inline)) __m512 add(const int32_t* products, __m512 a_scale,
                                               __m512 total) const {
         return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(products)),
-                               _mm512_mul_ps(a_scale, _mm512_load_ps(unit + 16 * kGroup)), total);
+                               _mm512_mul_ps(a_scale, unit[kGroup]), total);
     }
 };
 
@@ -220,7 +225,7 @@ class Int8Pairs {
     void make(int64_t i, int64_t k, int64_t col, const Next& next) {
         requantise_panel<Int8V>(
             t_, k, col, [&](int64_t) { return next; }, &panels_[i]);
-        __builtin_memcpy(units_[now_] + i * kPanelColumns, panels_[i].block[0].unit,
+        __builtin_memcpy(units_ + i * kPanelColumns, panels_[i].block[0].unit,
                          sizeof(panels_[i].block[0].unit));
     }
     template <class Between>
@@ -229,17 +234,14 @@ class Int8Pairs {
         sums_.add(static_cast<const uint8_t*>(t_.a) + k / kBlockK * t_.a_block_stride, kBlockK,
                   {panels_[0].block[0].b, has_second ? panels_[1].block[0].b : nullptr,
                    depth(min_of(t_.k - k, kBlockK), 1)},
-                  col, Int8Scaling{units_[now_]}, scales_.now(), k == 0, between);
-        now_ ^= 1;
+                  col, Int8Scaling(units_), scales_.now(), k == 0, between);
     }
     void finish() { sums_.finish(); }
 
   private:
     const NtTile& t_;
     Int8Panel<Int8V> panels_[2];
-    int now_ = 0;
-    // Of the pair in use, and of the one whose sums are not added yet.
-    alignas(64) float units_[2][kPairColumns];
+    alignas(64) float units_[kPairColumns] = {};
     TileSums<Int8Products, Int8Scaling> sums_;
     RowScales scales_;
 };
