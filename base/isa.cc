@@ -3,6 +3,9 @@
 #include <cstdlib>
 #include <string>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #if defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -15,9 +18,21 @@ namespace {
 
 constexpr Isa kAllIsas[] = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx};
 
+#if defined(__x86_64__)
+
+// Compilers of today do not all know AMX by name (__builtin_cpu_supports).
+bool cpu_has_amx() {
+    constexpr unsigned kAmx = 1U << 22 | 1U << 24 | 1U << 25;  // AMX-BF16, AMX-TILE, AMX-INT8
+    unsigned eax = 0;
+    unsigned ebx = 0;
+    unsigned ecx = 0;
+    unsigned edx = 0;
+    return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & kAmx) == kAmx;
+}
+
 // Linux asks a process to request the state of AMX before it uses it; all of its threads may then.
 bool system_grants_tiles() {
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(__linux__)
     constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
     constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
     return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
@@ -25,6 +40,8 @@ bool system_grants_tiles() {
     return false;
 #endif
 }
+
+#endif
 
 bool cpu_has(Isa isa) {
 #if defined(__x86_64__)
@@ -44,9 +61,7 @@ bool cpu_has(Isa isa) {
         case Isa::kAvx512Bf16:
             return bf16;
         case Isa::kAmx:
-            return bf16 && __builtin_cpu_supports("amx-tile") &&
-                   __builtin_cpu_supports("amx-bf16") && __builtin_cpu_supports("amx-int8") &&
-                   system_grants_tiles();
+            return bf16 && cpu_has_amx() && system_grants_tiles();
     }
     return false;
 #else
