@@ -1,5 +1,5 @@
 #pragma once
-// Instruction sets that kernels are written for, best last. Each module has one kernel table an
+// Instruction sets that kernels are written for. Each module has one kernel table an
 // ISA; an engine chooses once and passes the choice along in its execution context.
 
 #include <string_view>
@@ -7,8 +7,9 @@
 
 namespace dsa {
 
-// kAmx needs the operating system's consent as well, which is asked for when ISAs are listed: from then
-// on Linux refuses alternate signal stacks that are too small for the state of tiles (sigaltstack).
+// kAmx needs the operating system's consent as well, which is asked for when ISAs are listed: from
+// then on Linux refuses alternate signal stacks that are too small for the state of tiles
+// (sigaltstack).
 enum class Isa { kPortable, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 
 // "portable", "avx2", "avx512", "avx512_bf16", "amx": the spelling of DSA_ISA and --isa.

@@ -16,6 +16,8 @@
 #include "gemm/cpu/kernels.h"
 #include "gemm/cpu/one_row.h"
 
+#if defined(__AVX512BF16__)
+
 namespace dsa::gemm::cpu {
 namespace {
 
@@ -199,3 +201,5 @@ static inline void few_rows_in_tiles(const NtTile& t) {
 
 }  // namespace
 }  // namespace dsa::gemm::cpu
+
+#endif
