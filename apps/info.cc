@@ -255,9 +255,10 @@ int info(const InfoFlags& flags) {
     print_line("chat", !model.has_tokenizer ? "no tokenizer: token ids only"
                        : can_think(model)   ? "yes, thinking on or off"
                                             : "yes, without thinking");
-    print_line("options",
-               "--precision bf16|fp8|int8, --isa portable|avx2|avx512|avx512_bf16|amx, --ctx up to " +
-                   std::to_string(model.config.max_position_embeddings));
+    print_line(
+        "options",
+        "--precision bf16|fp8|int8, --isa portable|avx2|avx512|avx512_bf16|amx, --ctx up to " +
+            std::to_string(model.config.max_position_embeddings));
     print_plans(rows);
     if (measured) print_measurement(*measured);
     for (const std::string& warning : model.warnings) std::cout << "warning: " << warning << "\n";

@@ -46,7 +46,8 @@ struct EngineOptions {
     int threads = 0;              // 0: one a core that this process may use
     int64_t context_length = 0;   // tokens a session holds; 0: default_context_length(config)
     int64_t prefill_chunk = 512;  // tokens that go through the model at once
-    std::string isa{};  // "", "portable", "avx2", "avx512", "avx512_bf16", "amx"; "": DSA_ISA or the best
+    // "", "portable", "avx2", "avx512", "avx512_bf16", "amx"; "": DSA_ISA or the best
+    std::string isa{};
     Precision precision = Precision::kBf16;
     bool reference = false;  // run the plain reference forward pass instead of the kernels
     ReferenceSteps reference_steps{};
