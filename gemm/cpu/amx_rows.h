@@ -182,8 +182,7 @@ class TileSums {
         : groups_(m), panel_stride_(m * kPanelColumns), totals_(totals) {}
 
     // All rows of a block of k meet the panels of columns from `col`. between() is called after
-    // each of num_groups(). What scaling and a_scale point to must last until the call after the
-    // next.
+    // each of num_groups(). a_scale must last until the next call has ended.
     template <class Between>
     __attribute__((always_inline)) void add(const uint8_t* a, int64_t row_bytes, const PanelPair& b,
                                             int64_t col, const Scaling& scaling,
