@@ -251,9 +251,11 @@ TEST(Isa, NamesResolve) {
     const std::vector<Isa>& supported = supported_isas();
     ASSERT_FALSE(supported.empty());
     EXPECT_EQ(supported.front(), Isa::kPortable);
-    if (std::count(supported.begin(), supported.end(), Isa::kAmx) != 0) {
-        EXPECT_EQ(supported.back(), Isa::kAmx);
-    }
+    std::vector<Isa> ascending = supported;
+    const auto bf16 = std::find(ascending.begin(), ascending.end(), Isa::kAvx512Bf16);
+    if (ascending.end() - bf16 > 1 && bf16[1] == Isa::kAvx512)
+        std::iter_swap(bf16, bf16 + 1);  // Intel
+    EXPECT_TRUE(std::is_sorted(ascending.begin(), ascending.end()));
     EXPECT_EQ(to_string(Isa::kPortable), std::string("portable"));
     EXPECT_EQ(to_string(Isa::kAvx512), std::string("avx512"));
     EXPECT_EQ(to_string(Isa::kAvx512Bf16), std::string("avx512_bf16"));
