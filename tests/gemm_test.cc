@@ -17,6 +17,7 @@ namespace {
 using testing::expect_near;
 using testing::OpContext;
 using testing::OwnedWeight;
+using testing::product_in_steps;
 using testing::Random;
 using testing::random_rows;
 using testing::random_weight;
@@ -53,20 +54,6 @@ std::vector<double> requantised(const Weight& w) {
                     std::nearbyint(code(k) / unit) * unit * scale;
         }
     return value;
-}
-
-// [m, b.n], so many rows at a time.
-std::vector<float> product_in_steps(Exec& exec, const Activations& a, const Weight& b, int64_t m,
-                                    int64_t step) {
-    std::vector<float> d(static_cast<size_t>(m * b.n));
-    for (int64_t row = 0; row < m; row += step) {
-        Activations part = a;
-        part.data = static_cast<const uint8_t*>(part.data) + row * b.k * size_of(a.dtype);
-        if (part.scale != nullptr) part.scale += row * part.scale_stride_m;
-        run_gemm(exec,
-                 {std::min(step, m - row), part, b, {d.data() + row * b.n, DType::kF32, b.n}});
-    }
-    return d;
 }
 
 class GemmIsa : public ::testing::TestWithParam<Isa> {};

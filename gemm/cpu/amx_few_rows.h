@@ -59,8 +59,9 @@ static inline void make_tiles(const typename V::State&, const uint16_t* b, const
 // bytes behind. A single row is there as it is packed.
 class RowTiles {
   public:
+    // Whether the scratch of a tile holds more rows than one.
     static bool fits(const NtTile& t) {
-        return t.m == 1 || num_tiles(t) * kTileSize <= kTileRows * kTileColumns * 4;
+        return num_tiles(t) * kTileSize <= kTileRows * kTileColumns * 4;
     }
     explicit RowTiles(const NtTile& t)
         : values_(static_cast<const uint8_t*>(t.m == 1 ? t.a : t.scratch)),

@@ -11,6 +11,7 @@
 #include "gemm/cpu/lanes256.h"
 #include "gemm/cpu/nn_tile.h"
 #include "gemm/cpu/nt_tile.h"
+#include "gemm/cpu/pack_rows.h"
 #include "gemm/cpu/panel_avx2.h"
 #include "gemm/cpu/read_lines.h"
 #include "gemm/cpu/rows_avx2.h"

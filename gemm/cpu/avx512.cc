@@ -9,6 +9,7 @@
 #include "gemm/cpu/lanes512.h"
 #include "gemm/cpu/nn_tile.h"
 #include "gemm/cpu/nt_tile.h"
+#include "gemm/cpu/pack_rows.h"
 #include "gemm/cpu/peak512.h"
 #include "gemm/cpu/rows_avx512.h"
 #include "gemm/cpu/widened_by_loads.h"

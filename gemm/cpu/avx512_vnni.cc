@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include "gemm/cpu/int8_vnni.h"
+#include "gemm/cpu/pack_rows.h"
 #include "gemm/cpu/peak512.h"
 
 namespace dsa::gemm::cpu {

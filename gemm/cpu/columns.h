@@ -133,9 +133,8 @@ class NextColumns {
     bool into_l2_;
 };
 
-// Bytes from which on a column of 16 that are read side by side is a run that the hardware
-// prefetches well by itself (measured on Granite Rapids: 1.2 times as fast there; half as fast for
-// short columns).
+// Bytes from which on columns, 16 side by side, are runs that the hardware prefetches better by
+// itself (measured on Granite Rapids).
 inline constexpr int64_t kLongColumn = 4096;
 
 // As NextColumns, for short columns alone.

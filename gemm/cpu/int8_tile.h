@@ -273,18 +273,4 @@ static inline void int8_tile(const NtTile& tile) {
     int8_blocks_first<V>(t);
 }
 
-template <class V>
-static inline void pack_int8_rows(const PackRows& p) {
-    const auto* a = static_cast<const int8_t*>(p.a);
-    for (int64_t row = 0; row < p.m; ++row) {
-        auto* out = static_cast<typename V::Element*>(p.out) + row * kBlockK;
-        int32_t* start = p.start + row;
-        for (int64_t k = 0; k < p.k; k += kBlockK) {
-            *start = V::pack_row(a + row * p.lda + k, min_of(p.k - k, kBlockK), out);
-            out += p.block_stride;
-            start += p.block_stride / kBlockK;
-        }
-    }
-}
-
 }  // namespace dsa::gemm::cpu

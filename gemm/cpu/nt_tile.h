@@ -390,25 +390,4 @@ static inline void nt_tile(const NtTile& t) {
     nt_many_rows<V, Code>(t, c, panel);
 }
 
-// ---- rows of A ----
-
-template <class V, class ACode>
-static inline void pack_rows_of(const PackRows p) {
-    const auto* a = static_cast<const ACode*>(p.a);
-    auto* out = static_cast<typename V::Element*>(p.out);
-    for (int64_t row = 0; row < p.m; ++row, a += p.lda, out += kBlockK) {
-        int64_t k = 0;
-        typename V::Element* to = out;
-        for (; k + kBlockK <= p.k; k += kBlockK, to += p.block_stride)
-            V::pack_row(a + k, kBlockK, to);
-        if (k < p.k) V::pack_row(a + k, p.k - k, to);
-    }
-}
-
-template <class V>
-static inline void pack_rows(const PackRows& p) {
-    if (p.is_e4m3) return pack_rows_of<V, uint8_t>(p);
-    pack_rows_of<V, uint16_t>(p);
-}
-
 }  // namespace dsa::gemm::cpu

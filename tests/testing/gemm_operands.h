@@ -2,7 +2,9 @@
 // What tests of products share: rows of A of any type, their tolerance, the operator for a pair of
 // types.
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "gemm/gemm.h"
 #include "testing/op_fixture.h"
@@ -67,6 +69,20 @@ inline void run_gemm(Exec& exec, const gemm::GemmParams& p) {
     } else {
         gemm::bf16_gemm_nt(exec, p);
     }
+}
+
+// [m, b.n], so many rows at a time.
+inline std::vector<float> product_in_steps(Exec& exec, const Activations& a, const gemm::Weight& b,
+                                           int64_t m, int64_t step) {
+    std::vector<float> d(static_cast<size_t>(m * b.n));
+    for (int64_t row = 0; row < m; row += step) {
+        Activations part = a;
+        part.data = static_cast<const uint8_t*>(part.data) + row * b.k * size_of(a.dtype);
+        if (part.scale != nullptr) part.scale += row * part.scale_stride_m;
+        run_gemm(exec,
+                 {std::min(step, m - row), part, b, {d.data() + row * b.n, DType::kF32, b.n}});
+    }
+    return d;
 }
 
 }  // namespace dsa::testing
