@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "gemm/cpu/amx_few_rows.h"
 #include "gemm/cpu/amx_rows.h"
@@ -156,9 +157,8 @@ template <class Code>
 void nt_in_tiles(const NtTile& tile) {
     NtTile t = tile;
     t.prefetch_into_l2 = t.k * static_cast<int64_t>(sizeof(Code)) < kLongColumn;
-    if (t.m == 1) return few_rows_in_tiles<V, Code, true>(t);
-    if (t.m <= kTileHeight && RowTiles::fits(t)) return few_rows_in_tiles<V, Code, false>(t);
-    multiply_in_tiles<Bf16Pairs<Code>>(t);
+    using Columns = std::conditional_t<sizeof(Code) == 1, WidenedColumns, PlainColumns>;
+    if (!few_rows_in_tiles<Columns>(t)) multiply_in_tiles<Bf16Pairs<Code>>(t);
 }
 
 template <class Code>
@@ -190,13 +190,13 @@ void nn_in_tiles(const NnTile& t) {
 
 // ---- int8 rows ----
 
-// Panels whose 0 is 0: tiles multiply signed values. Sums are exact, so rows of any number may be
-// left to the vector kernels.
+// Panels whose 0 is 0: tiles multiply signed values. Sums are exact, so a single row may be left to
+// the vector kernel.
 struct Int8V : Int8Vnni<ByPermute, 1, 0> {
     static constexpr int kPanelBlocks = 1;
     static constexpr bool kShifts = false;
 };
-using VnniV = Int8Vnni<ByPermute, 16, 128, NextShortColumns<1>>;
+using VnniV = Int8Vnni<ByPermute, 1, 128, NextShortColumns<1>>;
 
 struct Int8Scaling {
     using Sum = int32_t;
@@ -247,12 +247,12 @@ class Int8Pairs {
     RowScales scales_;
 };
 
-// Up to 16 rows are left to the vector kernels.
+// A single row is left to the vector kernel (measured).
 void int8_in_tiles(const NtTile& tile) {
     NtTile t = tile;
     t.prefetch_into_l2 = t.k < kLongColumn;
-    if (t.m <= kTileHeight) return int8_tile<VnniV>(t);
-    multiply_in_tiles<Int8Pairs>(t);
+    if (t.m == 1) return int8_tile<VnniV>(t);
+    if (!few_rows_in_tiles<RequantisedColumns>(t)) multiply_in_tiles<Int8Pairs>(t);
 }
 
 }  // namespace

@@ -13,6 +13,7 @@ namespace {
 
 inline constexpr int64_t kTileHeight = 16;  // rows of a tile, at most
 inline constexpr int64_t kTileBytes = 64;   // of a row of a tile
+inline constexpr int64_t kTileSums = kTileHeight * kTileHeight;
 
 // Makes tiles ready on the calling thread; they are taken back at the end: threads with tiles in
 // use are slower to switch to.

@@ -99,23 +99,28 @@ DSA_PREFETCHING static void prefetch_lines(const uint8_t* p, int64_t count, bool
     }
 }
 
+// What to prefetch while `columns` columns from `first` on are in use: as far ahead as they are
+// long, and a little more for the sake of short ones. Behind the last columns of a tile are those
+// at b_next, if it is known.
+template <int64_t kSize>
+static inline const uint8_t* behind_columns(const void* first, const NtTile& t, int64_t columns) {
+    constexpr int64_t kMore = 8192;  // bytes
+    const uint8_t* next = static_cast<const uint8_t*>(first) + columns * t.ldb * kSize + kMore;
+    const uint8_t* end = static_cast<const uint8_t*>(t.b) + t.n * t.ldb * kSize;
+    if (t.b_next == nullptr || next < end) return next;
+    return static_cast<const uint8_t*>(t.b_next) + (next - end);
+}
+
 // Prefetches for kernels that read all of k of some columns before the next ones: what follows in
-// memory, in order of addresses, as far ahead as the columns in use are long, and a little more for
-// the sake of short ones. Those columns lie side by side in memory, so the lines of the next ones
-// have arrived when they are needed, and memory sees one ascending run. Behind the last columns of
-// a tile are those at b_next, if it is known. Most have left L1 for L2 by then, yet asking for L1
-// is faster on Zen 5, and half as fast on Zen 4 (measured). kSize bytes a value.
+// memory, in order of addresses. Those columns lie side by side in memory, so the lines of the next
+// ones have arrived when they are needed, and memory sees one ascending run. Most have left L1 for
+// L2 by then, yet asking for L1 is faster on Zen 5, and half as fast on Zen 4 (measured). kSize
+// bytes a value.
 template <int64_t kSize>
 class NextColumns {
   public:
-    // `columns` columns from `first` on are in use.
     NextColumns(const void* first, const NtTile& t, int64_t columns)
-        : next_(static_cast<const uint8_t*>(first) + columns * t.ldb * kSize + kMore),
-          into_l2_(t.prefetch_into_l2) {
-        const auto* end = static_cast<const uint8_t*>(t.b) + t.n * t.ldb * kSize;
-        if (t.b_next != nullptr && next_ >= end)
-            next_ = static_cast<const uint8_t*>(t.b_next) + (next_ - end);
-    }
+        : next_(behind_columns<kSize>(first, t, columns)), into_l2_(t.prefetch_into_l2) {}
 
     // The next `count` lines. A few at a time among other work: a long run of prefetches stops the
     // core.
@@ -126,9 +131,10 @@ class NextColumns {
     }
     // As NextPanel's, which is called twice for each column of two lines.
     DSA_PREFETCHING void column() { lines(kSize); }
+    // As NextShortColumns'.
+    DSA_PREFETCHING void block(const void* /*p*/) const {}
 
   private:
-    static constexpr int64_t kMore = 8192;  // bytes
     const uint8_t* next_;
     bool into_l2_;
 };
@@ -137,19 +143,33 @@ class NextColumns {
 // itself (measured on Granite Rapids).
 inline constexpr int64_t kLongColumn = 4096;
 
-// As NextColumns, for short columns alone.
+// As NextColumns, into L2, for short columns. Of long ones the first lines of each page, where the
+// hardware's prefetches end.
 template <int64_t kSize>
 class NextShortColumns {
   public:
     NextShortColumns(const void* first, const NtTile& t, int64_t columns)
-        : next_(first, t, columns), is_used_(t.k * kSize < kLongColumn) {}
+        : next_(behind_columns<kSize>(first, t, columns)), are_short_(t.k * kSize < kLongColumn) {}
+
     DSA_PREFETCHING void lines(int64_t count) {
-        if (is_used_) next_.lines(count);
+        if (!are_short_) return;
+        prefetch_lines(next_, count, true);
+        next_ += 64 * count;
+    }
+    // For each block of k of a column: where it is read.
+    DSA_PREFETCHING void block(const void* p) const {
+        if (are_short_) return;
+        const uint8_t* ahead = static_cast<const uint8_t*>(p) + kAhead;
+        if (reinterpret_cast<uintptr_t>(ahead) % kPage < kBlockK * kSize)
+            prefetch_lines(ahead, kPageLines, true);
     }
 
   private:
-    NextColumns<kSize> next_;
-    bool is_used_;
+    static constexpr int64_t kAhead = 512;  // bytes
+    static constexpr int64_t kPage = 4096;
+    static constexpr int64_t kPageLines = 4;
+    const uint8_t* next_;
+    bool are_short_;
 };
 
 // For the block of k from `k` of `columns` columns from `col`: the blocks before it have asked for

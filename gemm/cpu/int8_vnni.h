@@ -213,6 +213,7 @@ struct Int8Vnni : Lanes512 {
         const __m512i row[2] = {_mm512_loadu_si512(a), _mm512_loadu_si512(a + 64)};
         return simd::combine_16(
             [&](int j) {
+                next.block(codes.b + codes.offset[j]);
                 next.lines(2);
                 const Lookup<0> lookup(top[j]);
                 __m512i sum = _mm512_setzero_si512();
