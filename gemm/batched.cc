@@ -76,7 +76,9 @@ void batched_gemm_nt(Exec& exec, const BatchedGemmParams& p) {
                           t.b_scale = p.b.scale_inv + b_row / kScaleBlock * num_blocks(p.k);
                       t.d = p.d + batch * p.d_stride + row * p.ldd + col;
                       t.ldd = p.ldd;
+                      ArrangedRows arranged;
                       t.scratch = scratch;
+                      t.arranged = &arranged;
                       t.prefetch_into_l2 = cpu_prefers_l2_prefetches();
                       (p.b.is_fp8() ? kernels.nt_e4m3 : kernels.nt_bf16)(t);
                   });

@@ -97,7 +97,7 @@ void run_kernel(Isa isa, DType a, DType b, const NtTile& tile) {
 
 // Rows row0 .. row0 + m and columns col0 .. col0 + n of the product.
 void run_tile(Isa isa, const Task& t, int64_t row0, int64_t m, int64_t col0, int64_t n,
-              void* scratch) {
+              void* scratch, cpu::ArrangedRows& arranged) {
     const Rows rows = t.rows.from(row0, t.b.k);
     NtTile tile{};
     tile.m = m;
@@ -122,6 +122,7 @@ void run_tile(Isa isa, const Task& t, int64_t row0, int64_t m, int64_t col0, int
     tile.ldd = t.d.ld;
     tile.d_is_f32 = t.d.dtype == DType::kF32;
     tile.scratch = scratch;
+    tile.arranged = &arranged;
     tile.prefetch_into_l2 = cpu_prefers_l2_prefetches();
     run_kernel(isa, rows.form, t.b.dtype, tile);
 }
@@ -140,13 +141,19 @@ int64_t tile_rows(Isa isa, DType form, int64_t m) {
 }
 
 // The row that a thread has made ready for itself, which several tasks or calls may share.
-struct alignas(64) OwnRow {
+struct OwnRow {
     const void* a = nullptr;
     const bf16* up = nullptr;
     DType form = DType::kBF16;
     ScaleFormat scale_format = ScaleFormat::kUe8m0;
     int64_t k = 0;
     bool operator==(const OwnRow&) const = default;
+};
+
+// What a thread's scratch holds.
+struct alignas(64) Held {
+    OwnRow row;
+    cpu::ArrangedRows arranged;
 };
 
 // The only row of a task, packed at `buffer` unless it is there already.
@@ -170,8 +177,9 @@ Rows packed_row(Isa isa, const Task& t, uint8_t* buffer, OwnRow& own) {
 }
 
 // Units first .. last of a task; they are ordered by row part, then by columns.
-void run_units(Isa isa, Task t, int64_t first, int64_t last, uint8_t* scratch, OwnRow& own) {
-    if (t.rows.packed == nullptr) t.rows = packed_row(isa, t, scratch + cpu::kNtScratchBytes, own);
+void run_units(Isa isa, Task t, int64_t first, int64_t last, uint8_t* scratch, Held& held) {
+    if (t.rows.packed == nullptr)
+        t.rows = packed_row(isa, t, scratch + cpu::kNtScratchBytes, held.row);
     const int64_t steps = column_steps(t);
     while (first < last) {
         const int64_t part = first / steps;
@@ -183,7 +191,8 @@ void run_units(Isa isa, Task t, int64_t first, int64_t last, uint8_t* scratch, O
         for (int64_t col = (first - part * steps) * kColumnStep; col < col_end;) {
             const int64_t n = tile_columns(col, col_end);
             for (int64_t row = row_begin; row < row_end; row += rows)
-                run_tile(isa, t, row, std::min(rows, row_end - row), col, n, scratch);
+                run_tile(isa, t, row, std::min(rows, row_end - row), col, n, scratch,
+                         held.arranged);
             col += n;
         }
         first = stop;
@@ -258,7 +267,7 @@ int64_t pack_rows_bytes(int64_t m, int64_t k, int num_threads) {
 
 int64_t run_tasks_bytes(int64_t k, int num_threads) {
     return Arena::bytes_for<uint8_t>(num_threads * thread_bytes(k)) +
-           Arena::bytes_for<OwnRow>(num_threads) + for_each_range_bytes(num_threads);
+           Arena::bytes_for<Held>(num_threads) + for_each_range_bytes(num_threads);
 }
 
 void run_tasks(Exec& exec, std::span<Task> tasks) {
@@ -273,8 +282,8 @@ void run_tasks(Exec& exec, std::span<Task> tasks) {
     const Arena::Scope scope(exec.scratch);
     const int64_t scratch_bytes = thread_bytes(k);
     auto* scratch = exec.scratch.alloc<uint8_t>(exec.pool.num_threads() * scratch_bytes);
-    auto* own = exec.scratch.alloc<OwnRow>(exec.pool.num_threads());
-    std::fill_n(own, exec.pool.num_threads(), OwnRow{});
+    auto* held = exec.scratch.alloc<Held>(exec.pool.num_threads());
+    std::fill_n(held, exec.pool.num_threads(), Held{});
     for_each_range(
         exec, static_cast<int64_t>(tasks.size()),
         [&](int64_t i) {
@@ -284,7 +293,7 @@ void run_tasks(Exec& exec, std::span<Task> tasks) {
         },
         [&](int64_t i, int64_t first, int64_t last, int thread) {
             run_units(exec.isa, tasks[static_cast<size_t>(i)], first, last,
-                      scratch + thread * scratch_bytes, own[thread]);
+                      scratch + thread * scratch_bytes, held[thread]);
         });
 }
 

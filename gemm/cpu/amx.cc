@@ -28,9 +28,6 @@ struct V : LanesBf16 {
 };
 static_assert(2 * V::kLanes == kPanelColumns);
 
-// Rows up to which all of k of some columns comes before the next ones.
-constexpr int64_t kFewRows = 32;
-
 // Tiles of k that hold num_k values of `size` bytes.
 int64_t depth(int64_t num_k, int64_t size) {
     return (num_k * size + kTileBytes - 1) / kTileBytes;
@@ -60,8 +57,11 @@ class RowScales {
 
 // A pair of all columns before the next block of k: what many rows have there stays in L2.
 template <class Pairs>
-void blocks_first(const NtTile& t, Pairs& pairs) {
+void multiply_in_tiles(const NtTile& t) {
     constexpr int64_t kSize = Pairs::kSize;
+    const Tiles tiles = tiles_of_rows(min_of(t.m, kTileHeight));
+    *t.arranged = {};
+    Pairs pairs(t);
     for (int64_t k = 0; k < t.k; k += kBlockK) {
         pairs.start(k);
         for (int64_t col = 0; col < t.n; col += kPairColumns) {
@@ -73,30 +73,6 @@ void blocks_first(const NtTile& t, Pairs& pairs) {
         }
     }
     pairs.finish();
-}
-
-// All of k of a pair's columns before the next ones, for few rows: memory sees one ascending run.
-template <class Pairs>
-void columns_first(const NtTile& t, Pairs& pairs) {
-    for (int64_t col = 0; col < t.n; col += kPairColumns)
-        for (int64_t k = 0; k < t.k; k += kBlockK) {
-            pairs.start(k);
-            for (int64_t i = 0, c = col; i < 2 && c < t.n; ++i, c += kPanelColumns)
-                pairs.make(i, k, c, next_columns<Pairs::kSize>(t, kPanelColumns, c, k));
-            pairs.multiply(k, col, [] {});
-        }
-    pairs.finish();
-}
-
-template <class Pairs>
-void multiply_in_tiles(const NtTile& t) {
-    const Tiles tiles = tiles_of_rows(min_of(t.m, kTileHeight));
-    Pairs pairs(t);
-    if (t.m <= kFewRows) {
-        columns_first(t, pairs);
-    } else {
-        blocks_first(t, pairs);
-    }
     store_tile<V>(t, static_cast<const float*>(t.scratch));
 }
 
@@ -251,7 +227,10 @@ class Int8Pairs {
 void int8_in_tiles(const NtTile& tile) {
     NtTile t = tile;
     t.prefetch_into_l2 = t.k < kLongColumn;
-    if (t.m == 1) return int8_tile<VnniV>(t);
+    if (t.m == 1) {
+        *t.arranged = {};
+        return int8_tile<VnniV>(t);
+    }
     if (!few_rows_in_tiles<RequantisedColumns>(t)) multiply_in_tiles<Int8Pairs>(t);
 }
 

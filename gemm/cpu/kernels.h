@@ -2,6 +2,7 @@
 // What a gemm kernel file provides for its ISA. Raw pointers only: ISA files see nothing of base
 // but static inline functions. bf16 is uint16_t here, e4m3 is uint8_t.
 
+#include <algorithm>
 #include <cstdint>
 
 namespace dsa::gemm::cpu {
@@ -14,6 +15,14 @@ inline constexpr int64_t kTileColumns = 256;
 inline constexpr int64_t kColumnStep = 32;  // tiles start at multiples of it
 inline constexpr int64_t kTileNn = 256;     // columns of an nn tile, at most
 inline constexpr int64_t kNnK = kBlockK;    // rows of B in an nn tile: one scale block
+
+// Rows that a kernel has arranged for itself in the scratch of its tiles.
+struct ArrangedRows {
+    const void* a = nullptr;  // where they are packed
+    int64_t m = 0;
+    int64_t k = 0;
+    bool operator==(const ArrangedRows&) const = default;
+};
 
 // D[m, n] = A[m, k] B[n, k]^T. Order of operations of one element, whatever m, n and the place in a
 // tile: within each 128 of k one chain of multiply-adds; then total = fma(chain, a_scale * b_scale,
@@ -33,11 +42,16 @@ struct NtTile {
     void* d;  // bf16 or f32
     int64_t ldd;
     bool d_is_f32;
-    void* scratch;          // kNtScratchBytes: sums and two widened panels of B
+    void* scratch;  // kNtScratchBytes: sums and two widened panels of B, or arranged rows
+    // What the scratch holds, for kernels that arrange rows: they set it. To be forgotten by the
+    // caller when other rows are packed there.
+    ArrangedRows* arranged;
     bool prefetch_into_l2;  // what is read much later; false: into L1
 };
 inline constexpr int64_t kNtPanelBytes = kColumnStep * kBlockK * 4;
-inline constexpr int64_t kNtScratchBytes = kTileRows * kTileColumns * 4 + 2 * kNtPanelBytes;
+inline constexpr int64_t kArrangedBytes = 64 * (8192 * 2 + 64 * 4) + 64;  // 64 rows and scales
+inline constexpr int64_t kNtScratchBytes =
+    std::max(kTileRows * kTileColumns * 4 + 2 * kNtPanelBytes, kArrangedBytes);
 
 // Rows of A as the nt kernels want them: `element_size` bytes a value, blocks of 128 of k, zeros up
 // to the end of the last one.
