@@ -26,8 +26,8 @@ const uint8_t* weight_at(const Weight& b, int64_t row, int64_t column) {
 }
 
 // Scratch of an nt tile: the kernel's, and its rows.
-int64_t nt_scratch_bytes(int64_t k) {
-    return cpu::kNtScratchBytes +
+int64_t tile_bytes(int64_t k) {
+    return cpu::nt_scratch_bytes(k) +
            cpu::kTileRows * num_blocks(k) * kScaleBlock * static_cast<int64_t>(sizeof(float));
 }
 
@@ -56,17 +56,17 @@ void batched_gemm_nt(Exec& exec, const BatchedGemmParams& p) {
     check("batched_gemm_nt", p, p.n, p.k);
     using namespace cpu;
     const Kernels& kernels = kernels_for(exec.isa);
-    for_each_tile(exec, p, kScaleBlock, nt_scratch_bytes(p.k),
+    for_each_tile(exec, p, kScaleBlock, tile_bytes(p.k),
                   [&](int64_t batch, int64_t row, int64_t col, uint8_t* scratch) {
                       const int64_t b_row = p.b_row + batch * p.b_row_stride + col;
                       NtTile t{};
                       t.m = std::min(kTileRows, p.m - row);
                       t.n = std::min(kScaleBlock, p.n - col);
                       t.k = p.k;
-                      t.a = scratch + kNtScratchBytes;
+                      t.a = scratch + nt_scratch_bytes(p.k);
                       t.a_block_stride = t.m * kScaleBlock;
                       const bf16* a = p.a + batch * p.a_stride + row * p.lda;
-                      kernels.pack_rows({t.m, p.k, a, false, p.lda, scratch + kNtScratchBytes,
+                      kernels.pack_rows({t.m, p.k, a, false, p.lda, scratch + nt_scratch_bytes(p.k),
                                          t.a_block_stride, nullptr});
                       t.b = weight_at(p.b, b_row, 0);
                       t.ldb = p.b.k;
@@ -111,7 +111,7 @@ void batched_gemm_nn(Exec& exec, const BatchedGemmParams& p) {
 }
 
 int64_t batched_gemm_scratch_bytes(int64_t k, int num_threads) {
-    const int64_t panel = std::max(nt_scratch_bytes(k), cpu::kNnPanelBytes);
+    const int64_t panel = std::max(tile_bytes(k), cpu::kNnPanelBytes);
     return Arena::bytes_for<uint8_t>(num_threads * align_up(panel));
 }
 

@@ -95,9 +95,27 @@ void run_kernel(Isa isa, DType a, DType b, const NtTile& tile) {
     (b == DType::kE4M3 ? kernels.nt_e4m3 : kernels.nt_bf16)(tile);
 }
 
+// The row that a thread has made ready for itself, which several tasks or calls may share.
+struct OwnRow {
+    const void* a = nullptr;
+    const bf16* up = nullptr;
+    DType form = DType::kBF16;
+    ScaleFormat scale_format = ScaleFormat::kUe8m0;
+    int64_t k = 0;
+    bool operator==(const OwnRow&) const = default;
+};
+
+// What a thread has for itself, and what is there.
+struct alignas(64) ThreadScratch {
+    uint8_t* row_buffer;  // own_row_bytes()
+    OwnRow row;
+    uint8_t* tile;  // cpu::nt_scratch_bytes()
+    cpu::ArrangedRows arranged;
+};
+
 // Rows row0 .. row0 + m and columns col0 .. col0 + n of the product.
 void run_tile(Isa isa, const Task& t, int64_t row0, int64_t m, int64_t col0, int64_t n,
-              void* scratch, cpu::ArrangedRows& arranged) {
+              ThreadScratch& own) {
     const Rows rows = t.rows.from(row0, t.b.k);
     NtTile tile{};
     tile.m = m;
@@ -121,8 +139,8 @@ void run_tile(Isa isa, const Task& t, int64_t row0, int64_t m, int64_t col0, int
     tile.d = static_cast<uint8_t*>(t.d.data) + (row0 * t.d.ld + col0) * size_of(t.d.dtype);
     tile.ldd = t.d.ld;
     tile.d_is_f32 = t.d.dtype == DType::kF32;
-    tile.scratch = scratch;
-    tile.arranged = &arranged;
+    tile.scratch = own.tile;
+    tile.arranged = &own.arranged;
     tile.prefetch_into_l2 = cpu_prefers_l2_prefetches();
     run_kernel(isa, rows.form, t.b.dtype, tile);
 }
@@ -139,22 +157,6 @@ int64_t tile_rows(Isa isa, DType form, int64_t m) {
     const int64_t most = form == DType::kI8 ? kTileRows : cpu::kernels_for(isa).tile_rows;
     return ceil_div(m, std::max<int64_t>(1, ceil_div(m, most)));
 }
-
-// The row that a thread has made ready for itself, which several tasks or calls may share.
-struct OwnRow {
-    const void* a = nullptr;
-    const bf16* up = nullptr;
-    DType form = DType::kBF16;
-    ScaleFormat scale_format = ScaleFormat::kUe8m0;
-    int64_t k = 0;
-    bool operator==(const OwnRow&) const = default;
-};
-
-// What a thread's scratch holds.
-struct alignas(64) Held {
-    OwnRow row;
-    cpu::ArrangedRows arranged;
-};
 
 // The only row of a task, packed at `buffer` unless it is there already.
 Rows packed_row(Isa isa, const Task& t, uint8_t* buffer, OwnRow& own) {
@@ -177,9 +179,8 @@ Rows packed_row(Isa isa, const Task& t, uint8_t* buffer, OwnRow& own) {
 }
 
 // Units first .. last of a task; they are ordered by row part, then by columns.
-void run_units(Isa isa, Task t, int64_t first, int64_t last, uint8_t* scratch, Held& held) {
-    if (t.rows.packed == nullptr)
-        t.rows = packed_row(isa, t, scratch + cpu::kNtScratchBytes, held.row);
+void run_units(Isa isa, Task t, int64_t first, int64_t last, ThreadScratch& own) {
+    if (t.rows.packed == nullptr) t.rows = packed_row(isa, t, own.row_buffer, own.row);
     const int64_t steps = column_steps(t);
     while (first < last) {
         const int64_t part = first / steps;
@@ -191,17 +192,19 @@ void run_units(Isa isa, Task t, int64_t first, int64_t last, uint8_t* scratch, H
         for (int64_t col = (first - part * steps) * kColumnStep; col < col_end;) {
             const int64_t n = tile_columns(col, col_end);
             for (int64_t row = row_begin; row < row_end; row += rows)
-                run_tile(isa, t, row, std::min(rows, row_end - row), col, n, scratch,
-                         held.arranged);
+                run_tile(isa, t, row, std::min(rows, row_end - row), col, n, own);
             col += n;
         }
         first = stop;
     }
 }
 
-// Scratch of a thread: a tile's, and a row of its own with what it needs on its way.
+// A row of its own with what it needs on its way.
+int64_t own_row_bytes(int64_t k) {
+    return packed_bytes(1, k) + row_buffer_bytes(k);
+}
 int64_t thread_bytes(int64_t k) {
-    return align_up(cpu::kNtScratchBytes) + packed_bytes(1, k) + row_buffer_bytes(k);
+    return own_row_bytes(k) + align_up(cpu::nt_scratch_bytes(k));
 }
 
 }  // namespace
@@ -267,7 +270,7 @@ int64_t pack_rows_bytes(int64_t m, int64_t k, int num_threads) {
 
 int64_t run_tasks_bytes(int64_t k, int num_threads) {
     return Arena::bytes_for<uint8_t>(num_threads * thread_bytes(k)) +
-           Arena::bytes_for<Held>(num_threads) + for_each_range_bytes(num_threads);
+           Arena::bytes_for<ThreadScratch>(num_threads) + for_each_range_bytes(num_threads);
 }
 
 void run_tasks(Exec& exec, std::span<Task> tasks) {
@@ -282,8 +285,11 @@ void run_tasks(Exec& exec, std::span<Task> tasks) {
     const Arena::Scope scope(exec.scratch);
     const int64_t scratch_bytes = thread_bytes(k);
     auto* scratch = exec.scratch.alloc<uint8_t>(exec.pool.num_threads() * scratch_bytes);
-    auto* held = exec.scratch.alloc<Held>(exec.pool.num_threads());
-    std::fill_n(held, exec.pool.num_threads(), Held{});
+    auto* own = exec.scratch.alloc<ThreadScratch>(exec.pool.num_threads());
+    for (int i = 0; i < exec.pool.num_threads(); ++i) {
+        uint8_t* const start = scratch + i * scratch_bytes;
+        own[i] = {start, {}, start + own_row_bytes(k), {}};
+    }
     for_each_range(
         exec, static_cast<int64_t>(tasks.size()),
         [&](int64_t i) {
@@ -292,8 +298,7 @@ void run_tasks(Exec& exec, std::span<Task> tasks) {
             return TaskSize{t.row_parts * column_steps(t), part_rows(t) * t.b.k};
         },
         [&](int64_t i, int64_t first, int64_t last, int thread) {
-            run_units(exec.isa, tasks[static_cast<size_t>(i)], first, last,
-                      scratch + thread * scratch_bytes, held[thread]);
+            run_units(exec.isa, tasks[static_cast<size_t>(i)], first, last, own[thread]);
         });
 }
 

@@ -31,7 +31,7 @@ class RowTiles {
   public:
     static bool fit(const NtTile& t, int64_t depth) {
         const int64_t group = num_blocks(t) * (depth * kTileSize + kScaleBytes);
-        return t.m == 1 || num_groups(t) * group + kTileBytes <= kNtScratchBytes;
+        return t.m == 1 || num_groups(t) * group + kTileBytes <= nt_scratch_bytes(t.k);
     }
     RowTiles(const NtTile& t, int64_t depth) : depth_(depth), groups_(num_groups(t)) {
         while (row_bytes_ < min_of(4 * t.m, kTileBytes)) row_bytes_ *= 2;

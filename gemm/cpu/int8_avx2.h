@@ -205,7 +205,7 @@ struct Int8V : Lanes256 {
     static inline bool unpack_row(const NtTile& t, Row* row) {
         const int64_t blocks = (t.k + kBlockK - 1) / kBlockK;
         const int64_t padded = (blocks + kRun - 1) / kRun * kRun;
-        if (padded * (kBlockK + 4) > kNtScratchBytes) return false;
+        if (padded * (kBlockK + 4) > nt_scratch_bytes(t.k)) return false;
         row->scale = static_cast<float*>(t.scratch);
         row->values = reinterpret_cast<int8_t*>(row->scale + padded);
         for (int64_t i = 0; i < blocks; ++i) row->scale[i] = row_scale(t, 0, i * kBlockK);

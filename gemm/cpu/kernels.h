@@ -42,16 +42,20 @@ struct NtTile {
     void* d;  // bf16 or f32
     int64_t ldd;
     bool d_is_f32;
-    void* scratch;  // kNtScratchBytes: sums and two widened panels of B, or arranged rows
+    void* scratch;  // nt_scratch_bytes(k)
     // What the scratch holds, for kernels that arrange rows: they set it. To be forgotten by the
     // caller when other rows are packed there.
     ArrangedRows* arranged;
     bool prefetch_into_l2;  // what is read much later; false: into L1
 };
 inline constexpr int64_t kNtPanelBytes = kColumnStep * kBlockK * 4;
-inline constexpr int64_t kArrangedBytes = 64 * (8192 * 2 + 64 * 4) + 64;  // 64 rows and scales
-inline constexpr int64_t kNtScratchBytes =
-    std::max(kTileRows * kTileColumns * 4 + 2 * kNtPanelBytes, kArrangedBytes);
+// Of a tile: sums and two widened panels of B, or up to 64 rows of bf16 and their scales, as far as
+// 8192 of k go.
+static constexpr int64_t nt_scratch_bytes(int64_t k) {
+    const int64_t blocks = std::min<int64_t>((k + kBlockK - 1) / kBlockK, 64);
+    return std::max(kTileRows * kTileColumns * 4 + 2 * kNtPanelBytes,
+                    blocks * 64 * (kBlockK * 2 + 4) + 64);
+}
 
 // Rows of A as the nt kernels want them: `element_size` bytes a value, blocks of 128 of k, zeros up
 // to the end of the last one.
