@@ -134,8 +134,8 @@ TEST_P(GemmIsa, RowsHaveTheSameBitsWhateverMAndThreads) {
         const std::vector<float> whole = product_in_steps(context.exec, a.view, b.view, m, m);
         for (const int threads : {1, 3}) {
             OpContext other(GetParam(), threads);
-            for (const int64_t step :
-                 {int64_t{1}, int64_t{3}, int64_t{7}, int64_t{12}, int64_t{16}, int64_t{31}, m}) {
+            for (const int64_t step : {int64_t{1}, int64_t{3}, int64_t{7}, int64_t{12}, int64_t{16},
+                                       int64_t{31}, int64_t{40}, int64_t{64}, m}) {
                 const std::vector<float> pieces =
                     product_in_steps(other.exec, a.view, b.view, m, step);
                 ASSERT_EQ(std::memcmp(whole.data(), pieces.data(), whole.size() * 4), 0)
