@@ -184,10 +184,11 @@ __attribute__((noinline)) static void few_rows_columns(const NtTile& t, const Ro
     const int64_t blocks = (t.k + kBlockK - 1) / kBlockK;
     for (int64_t block = 0; block < blocks + 2; ++block) {
         const int64_t before = block - 1;
-        const BlockTiles b = columns.tiles(before);
-        const BlockTiles a = rows.tiles(before);
+        const bool has_products = before >= 0 && before < blocks;
+        const BlockTiles b = has_products ? columns.tiles(before) : BlockTiles{};
+        const BlockTiles a = has_products ? rows.tiles(before) : BlockTiles{};
         const auto between = [&](auto s) DSA_INLINE_LAMBDA {
-            if (before >= 0 && before < blocks) multiply(before, b, a, s);
+            if (has_products) multiply(before, b, a, s);
             if (before >= 1) add(before - 1, s);
         };
         if (block < blocks) {

@@ -2,7 +2,6 @@
 // What a gemm kernel file provides for its ISA. Raw pointers only: ISA files see nothing of base
 // but static inline functions. bf16 is uint16_t here, e4m3 is uint8_t.
 
-#include <algorithm>
 #include <cstdint>
 
 namespace dsa::gemm::cpu {
@@ -52,9 +51,10 @@ inline constexpr int64_t kNtPanelBytes = kColumnStep * kBlockK * 4;
 // Of a tile: sums and two widened panels of B, or up to 64 rows of bf16 and their scales, as far as
 // 8192 of k go.
 static constexpr int64_t nt_scratch_bytes(int64_t k) {
-    const int64_t blocks = std::min<int64_t>((k + kBlockK - 1) / kBlockK, 64);
-    return std::max(kTileRows * kTileColumns * 4 + 2 * kNtPanelBytes,
-                    blocks * 64 * (kBlockK * 2 + 4) + 64);
+    const int64_t blocks = k < 8192 ? (k + kBlockK - 1) / kBlockK : 64;
+    const int64_t arranged = blocks * 64 * (kBlockK * 2 + 4) + 64;
+    const int64_t sums = kTileRows * kTileColumns * 4 + 2 * kNtPanelBytes;
+    return sums > arranged ? sums : arranged;
 }
 
 // Rows of A as the nt kernels want them: `element_size` bytes a value, blocks of 128 of k, zeros up
