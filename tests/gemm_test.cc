@@ -145,6 +145,32 @@ TEST_P(GemmIsa, RowsHaveTheSameBitsWhateverMAndThreads) {
     }
 }
 
+// Rows are shared out as well as columns where those are few for the threads: so many columns that
+// one thread has all rows of a step in a tile.
+TEST_P(GemmIsa, RowsOfOneTileHaveTheSameBitsWhateverTheirNumber) {
+    Random random(3);
+    const int64_t m = 70;
+    const int64_t n = 520;
+    const int64_t k = 300;
+    const std::pair<DType, DType> types[] = {{DType::kBF16, DType::kE4M3},
+                                             {DType::kE4M3, DType::kE4M3},
+                                             {DType::kI8, DType::kE4M3},
+                                             {DType::kBF16, DType::kBF16}};
+    for (const auto& [a_type, b_type] : types) {
+        const Rows a = random_rows(random, a_type, m, k);
+        const OwnedWeight b = random_weight(random, b_type, n, k, 8);
+        OpContext context(GetParam(), 1);
+        const std::vector<float> one = product_in_steps(context.exec, a.view, b.view, m, 1);
+        for (const int64_t step :
+             {int64_t{5}, int64_t{16}, int64_t{23}, int64_t{40}, int64_t{64}, m})
+            ASSERT_EQ(std::memcmp(one.data(),
+                                  product_in_steps(context.exec, a.view, b.view, m, step).data(),
+                                  one.size() * 4),
+                      0)
+                << step << " rows at a time";
+    }
+}
+
 // A bf16 NaN of either sign and any payload.
 bf16 any_nan(Random& random) {
     return {static_cast<uint16_t>(0x7f81 + random.below(0x7f) + 0x8000 * random.below(2))};
