@@ -40,7 +40,6 @@ struct BlockTiles {
 template <class Code, class Made>
 struct ColumnsOfTiles {
     static constexpr int64_t kValues = kTileBytes / static_cast<int64_t>(sizeof(Made));  // of k
-    static constexpr int64_t kDepth = kBlockK / kValues;
 
     ColumnsOfTiles(const NtTile& tile, int64_t first_column)
         : t(tile),
@@ -63,7 +62,7 @@ struct ColumnsOfTiles {
     const Code* b;
     int64_t offset[kTileHeight];
     NextShortColumns<sizeof(Code)> next;
-    alignas(64) Made tiles[2][kDepth * kTileHeight * kValues];
+    alignas(64) Made tiles[2][kTileHeight * kBlockK];
 };
 
 // The lines of a block of k of 16 columns of e4m3: line(j, half, codes), codes being values 64 *
@@ -73,7 +72,7 @@ DSA_INLINE void each_line(Columns& at, int64_t block, const Line& line, const Be
     const uint8_t* b = at.b + block * kBlockK;
     auto next = at.next;  // here for the registers
     simd::unrolled<2>([&](auto half) DSA_INLINE_LAMBDA {
-        const int64_t valid = at.t.k - block * kBlockK - 64 * half;
+        const int64_t valid = at.valid(block) - 64 * half;
         const __mmask64 mask = simd::mask_64(valid > 0 ? valid : 0);
         simd::unrolled<kTileHeight>([&](auto j) DSA_INLINE_LAMBDA {
             const uint8_t* column = b + at.offset[j];

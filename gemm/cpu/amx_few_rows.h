@@ -29,9 +29,10 @@ namespace {
 // it is packed. Few rows are close together: all tiles are read for each 16 columns of B.
 class RowTiles {
   public:
+    // Whether the scratch holds the tiles of several rows.
     static bool fit(const NtTile& t, int64_t depth) {
         const int64_t group = num_blocks(t) * (depth * kTileSize + kScaleBytes);
-        return t.m == 1 || num_groups(t) * group + kTileBytes <= nt_scratch_bytes(t.k);
+        return num_groups(t) * group + kTileBytes <= nt_scratch_bytes(t.k);
     }
     RowTiles(const NtTile& t, int64_t depth) : depth_(depth), groups_(num_groups(t)) {
         while (row_bytes_ < min_of(4 * t.m, kTileBytes)) row_bytes_ *= 2;
@@ -59,11 +60,11 @@ class RowTiles {
     const float* scales(int64_t block) const { return scales_ + block * groups_ * kTileHeight; }
 
     static int64_t num_groups(const NtTile& t) { return (t.m + kTileHeight - 1) / kTileHeight; }
+    static int64_t num_blocks(const NtTile& t) { return (t.k + kBlockK - 1) / kBlockK; }
 
   private:
     static constexpr int64_t kScaleBytes = kTileHeight * 4;  // of a group
 
-    static int64_t num_blocks(const NtTile& t) { return (t.k + kBlockK - 1) / kBlockK; }
     int64_t tile_bytes() const { return kTileHeight * row_bytes_; }
 
     // Tiles of a block of k.
@@ -181,7 +182,7 @@ __attribute__((noinline)) static void few_rows_columns(const NtTile& t, const Ro
         totals.template add<s, kSteps>(t, rows, columns, block, products[block % 2]);
     };
     // One round more for each block's products, and one more for their sums.
-    const int64_t blocks = (t.k + kBlockK - 1) / kBlockK;
+    const int64_t blocks = RowTiles::num_blocks(t);
     for (int64_t block = 0; block < blocks + 2; ++block) {
         const int64_t before = block - 1;
         const bool has_products = before >= 0 && before < blocks;
@@ -216,30 +217,25 @@ static inline void few_rows_in_tiles(const NtTile& t) {
     }
 }
 
+// Up to kGroups groups of rows.
+template <class Columns, int kGroups>
+static inline bool some_groups_in_tiles(const NtTile& t) {
+    if (RowTiles::num_groups(t) == kGroups) {
+        few_rows_in_tiles<Columns, kGroups, false>(t);
+        return true;
+    }
+    if constexpr (kGroups > 1) return some_groups_in_tiles<Columns, kGroups - 1>(t);
+    return false;
+}
+
 // False where this form does not serve the rows, and nothing is done.
 template <class Columns>
 static inline bool few_rows_in_tiles(const NtTile& t) {
-    if (!RowTiles::fit(t, Columns::Products::kDepth)) return false;
     if (t.m == 1) {
         few_rows_in_tiles<Columns, 1, true>(t);
         return true;
     }
-    switch (RowTiles::num_groups(t)) {
-        case 1:
-            few_rows_in_tiles<Columns, 1, false>(t);
-            return true;
-        case 2:
-            few_rows_in_tiles<Columns, 2, false>(t);
-            return true;
-        case 3:
-            few_rows_in_tiles<Columns, 3, false>(t);
-            return true;
-        case 4:
-            few_rows_in_tiles<Columns, 4, false>(t);
-            return true;
-        default:
-            return false;
-    }
+    return RowTiles::fit(t, Columns::Products::kDepth) && some_groups_in_tiles<Columns, 4>(t);
 }
 
 }  // namespace
