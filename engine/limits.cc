@@ -8,6 +8,13 @@
 #include "indexer/indexer.h"
 
 namespace dsa {
+namespace {
+
+// Of a measurement: long enough to be what decoding some tokens, or a prefill, can have throughout.
+constexpr double kReadSeconds = 0.2;
+constexpr double kMultiplySeconds = 0.05;
+
+}  // namespace
 
 struct LimitMeter::State {
     std::shared_ptr<const EngineState> engine;
@@ -22,9 +29,9 @@ LimitMeter::~LimitMeter() = default;
 void LimitMeter::measure() {
     Exec exec{state_->engine->pool, state_->none, state_->engine->isa};
     const ThreadPool::Lease lease(exec.pool);
-    for (int i = 0; i < 4; ++i) {
-        state_->meter.read_round(exec);
-        state_->meter.multiply_round(exec);
+    for (int i = 0; i < 2; ++i) {
+        state_->meter.read_round(exec, kReadSeconds);
+        state_->meter.multiply_round(exec, kMultiplySeconds);
     }
 }
 

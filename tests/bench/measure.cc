@@ -12,7 +12,7 @@ double seconds_of(const std::function<void()>& work) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// A call as often as makes some milliseconds.
+// A call as often as makes a round.
 struct Timed {
     const std::function<void()>& call;
     int repeats;
@@ -21,8 +21,9 @@ struct Timed {
     explicit Timed(const std::function<void()>& c) : call(c), repeats(1), best(0) {
         call();
         best = seconds_of(call);
-        repeats = std::max(1, static_cast<int>(4e-3 / best));
+        repeats = std::max(1, static_cast<int>(kLeastRound / best));
     }
+    double seconds() const { return best * repeats; }  // of a round
     void round() {
         best = std::min(best, seconds_of([&] {
                                   for (int i = 0; i < repeats; ++i) call();
@@ -30,9 +31,11 @@ struct Timed {
     }
 };
 
-void measure_limits(Machine& machine, int round) {
-    machine.meter.multiply_round(machine.exec);
-    if (round % 4 == 0) machine.meter.read_round(machine.exec);
+// For as long as the round that follows, within reason.
+void measure_limits(Machine& machine, int round, const Timed& next) {
+    const double seconds = std::min(next.seconds(), 0.1);
+    machine.meter.multiply_round(machine.exec, seconds);
+    if (round % 4 == 0) machine.meter.read_round(machine.exec, seconds);
 }
 
 }  // namespace
@@ -40,7 +43,7 @@ void measure_limits(Machine& machine, int round) {
 double best_time(Machine& machine, const std::function<void()>& call) {
     Timed timed(call);
     for (int round = 0; round < kRounds; ++round) {
-        measure_limits(machine, round);
+        measure_limits(machine, round, timed);
         timed.round();
     }
     return timed.best;
@@ -51,7 +54,7 @@ std::pair<double, double> best_times(Machine& machine, const std::function<void(
     Timed first(one);
     Timed second(other);
     for (int round = 0; round < kRounds; ++round) {
-        measure_limits(machine, round);
+        measure_limits(machine, round, first);
         // What comes right after the limits finds the caches full of other things.
         if (round % 2 == 0) first.round();
         second.round();

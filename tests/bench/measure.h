@@ -12,7 +12,8 @@
 
 namespace dsa::bench {
 
-inline constexpr int kRounds = 12;  // the best one counts
+inline constexpr int kRounds = 12;           // the best one counts
+inline constexpr double kLeastRound = 4e-3;  // seconds
 
 struct Machine {
     ThreadPool pool;

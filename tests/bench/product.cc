@@ -71,7 +71,8 @@ Weights::Weights(Form form, const Shape& shape, int64_t copies, int subnormal_pe
 
 int64_t cold_copies(int64_t bytes, int64_t m) {
     constexpr int64_t kColdBytes = int64_t{384} << 20;
-    return m >= 256 ? 1 : std::max<int64_t>(1, kColdBytes / bytes);
+    constexpr int64_t kFewCopies = 4;
+    return m >= 256 ? kFewCopies : std::max<int64_t>(1, kColdBytes / bytes);
 }
 
 Product::Product(Form form, const Shape& shape, int64_t m)

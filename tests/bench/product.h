@@ -36,7 +36,7 @@ struct Weights {
     Weights(Form form, const Shape& shape, int64_t copies, int subnormal_per_mille);
 };
 
-// Copies of a weight of one benchmark, all together far larger than the caches.
+// Copies of a weight of one benchmark: for few rows all together far larger than the caches.
 int64_t cold_copies(int64_t bytes, int64_t m);
 
 class Product {

@@ -12,7 +12,7 @@ namespace dsa {
 
 // Measures what an engine's threads can do with its ISA, in rounds that may alternate with the work
 // they are the limit of; keeps the best so far. Takes 512 MiB for as long as it lives; a round
-// takes some tens of milliseconds.
+// takes a second.
 class LimitMeter {
   public:
     explicit LimitMeter(const Engine& engine);
