@@ -42,10 +42,7 @@ struct ColumnsOfTiles {
     static constexpr int64_t kValues = kTileBytes / static_cast<int64_t>(sizeof(Made));  // of k
 
     ColumnsOfTiles(const NtTile& tile, int64_t first_column)
-        : t(tile),
-          col(first_column),
-          b(static_cast<const Code*>(t.b)),
-          next(b + col * t.ldb, t, kTileHeight) {
+        : t(tile), col(first_column), b(static_cast<const Code*>(t.b)) {
         column_offsets<LanesBf16>(t, col, offset);
     }
     int64_t valid(int64_t block) const { return t.k - block * kBlockK; }
@@ -61,32 +58,42 @@ struct ColumnsOfTiles {
     int64_t col;
     const Code* b;
     int64_t offset[kTileHeight];
-    NextShortColumns<sizeof(Code)> next;
     alignas(64) Made tiles[2][kTileHeight * kBlockK];
 };
 
-// The lines of a block of k of 16 columns of e4m3: line(j, half, codes), codes being values 64 *
-// half and on of column j, zeros behind the last one of k; between(i) as in make().
-template <int kSteps, class Columns, class Line, class Between>
-DSA_INLINE void each_line(Columns& at, int64_t block, const Line& line, const Between& between) {
-    const uint8_t* b = at.b + block * kBlockK;
-    auto next = at.next;  // here for the registers
-    simd::unrolled<2>([&](auto half) DSA_INLINE_LAMBDA {
-        const int64_t valid = at.valid(block) - 64 * half;
-        const __mmask64 mask = simd::mask_64(valid > 0 ? valid : 0);
-        simd::unrolled<kTileHeight>([&](auto j) DSA_INLINE_LAMBDA {
-            const uint8_t* column = b + at.offset[j];
-            if constexpr (half == 0) next.block(column);
-            next.lines(1);
-            line(j, half, _mm512_maskz_loadu_epi8(mask, column + 64 * half));
-            constexpr int kLine = 16 * half + j;
-            constexpr int kStep = kLine * kSteps / 32;
-            if constexpr (kStep < (kLine + 1) * kSteps / 32)
-                between(std::integral_constant<int, kStep>{});
+// Columns of e4m3, which are read line by line.
+template <class Made>
+struct LinesOfColumns : ColumnsOfTiles<uint8_t, Made> {
+    LinesOfColumns(const NtTile& tile, int64_t first_column)
+        : ColumnsOfTiles<uint8_t, Made>(tile, first_column),
+          next(this->b + first_column * tile.ldb, tile, kTileHeight) {}
+
+    // Those of a block of k: line(j, half, codes), codes being values 64 * half and on of column j,
+    // zeros behind the last one of k; between(i) as in make().
+    template <int kSteps, class Line, class Between>
+    __attribute__((always_inline)) void each(int64_t block, const Line& line,
+                                             const Between& between) {
+        const uint8_t* codes = this->b + block * kBlockK;
+        NextShortColumns<1> ahead = next;  // here for the registers
+        simd::unrolled<2>([&](auto half) DSA_INLINE_LAMBDA {
+            const int64_t valid = this->valid(block) - 64 * half;
+            const __mmask64 mask = simd::mask_64(valid > 0 ? valid : 0);
+            simd::unrolled<kTileHeight>([&](auto j) DSA_INLINE_LAMBDA {
+                const uint8_t* column = codes + this->offset[j];
+                if constexpr (half == 0) ahead.block(column);
+                ahead.lines(1);
+                line(j, half, _mm512_maskz_loadu_epi8(mask, column + 64 * half));
+                constexpr int kLine = 16 * half + j;
+                constexpr int kStep = kLine * kSteps / 32;
+                if constexpr (kStep < (kLine + 1) * kSteps / 32)
+                    between(std::integral_constant<int, kStep>{});
+            });
         });
-    });
-    at.next = next;
-}
+        next = ahead;
+    }
+
+    NextShortColumns<1> next;
+};
 
 // e4m3 as bf16.
 class WidenedColumns {
@@ -99,8 +106,8 @@ class WidenedColumns {
     __attribute__((always_inline)) void make(int64_t block, const Between& between) {
         const LanesBf16::State state = LanesBf16::load_state();
         uint16_t* made = at_.made(block);
-        each_line<kSteps>(
-            at_, block,
+        at_.each<kSteps>(
+            block,
             [&](auto j, auto half, __m512i codes) DSA_INLINE_LAMBDA {
                 uint16_t* to = made + (2 * half * kTileHeight + j) * at_.kValues;
                 __m512i v[2];
@@ -115,7 +122,7 @@ class WidenedColumns {
     __m512 units(int64_t block) const { return _mm512_set1_ps(at_.scale(block)); }
 
   private:
-    ColumnsOfTiles<uint8_t, uint16_t> at_;
+    LinesOfColumns<uint16_t> at_;
 };
 
 // bf16: whole blocks as they lie in memory.
@@ -170,8 +177,8 @@ class RequantisedColumns {
         // Among what comes next: finding them is a long chain.
         if (at_.valid(block) > kBlockK) tops_ = largest(block + 1);
         int8_t* made = at_.made(block);
-        each_line<kSteps>(
-            at_, block,
+        at_.each<kSteps>(
+            block,
             [&](auto j, auto half, __m512i codes) DSA_INLINE_LAMBDA {
                 _mm512_store_si512(made + (half * kTileHeight + j) * at_.kValues,
                                    V::requantised(top[j], codes));
@@ -190,7 +197,7 @@ class RequantisedColumns {
         return V::largest(at_.b + block * kBlockK, at_.offset, at_.valid(block));
     }
 
-    ColumnsOfTiles<uint8_t, int8_t> at_;
+    LinesOfColumns<int8_t> at_;
     __m512i tops_;
     alignas(64) float unit_[kUnits][kTileHeight];
 };
