@@ -89,6 +89,20 @@ TEST_P(GemmBits, RowsOfOneTileHaveTheSameBitsWhateverTheirNumber) {
     }
 }
 
+// So much of k that it is taken in parts where there are many rows.
+TEST_P(GemmBits, LongRowsOfOneTileHaveTheSameBitsWhateverTheirNumber) {
+    Random random(4);
+    const int64_t m = 64;
+    const int64_t n = 512;
+    const int64_t k = 16400;
+    const Rows a = random_rows(random, DType::kI8, m, k);
+    const OwnedWeight b = random_weight(random, DType::kE4M3, n, k);
+    OpContext context(GetParam(), 1);
+    const std::vector<float> whole = product_in_steps(context.exec, a.view, b.view, m, m);
+    const std::vector<float> pieces = product_in_steps(context.exec, a.view, b.view, m, 16);
+    ASSERT_TRUE(same_bits(whole, pieces));
+}
+
 // A bf16 NaN of either sign and any payload.
 bf16 any_nan(Random& random) {
     return {static_cast<uint16_t>(0x7f81 + random.below(0x7f) + 0x8000 * random.below(2))};

@@ -36,7 +36,9 @@ struct BlockTiles {
 //   make<kSteps>(block, between)  makes tiles of a block of k, one block after another; between(i),
 //                                 i in 0 .. kSteps - 1, on the way
 //   tiles(block)                  of one of the last two
-//   unit(block, j), units(block)  of one of the last three: what 1 means in column j, and in all
+//   kOneUnit                      whether 1 means the same in all columns
+//   units(block)                  of one of the last three: what 1 means in each column
+//   each_unit(block)              the same, [16]; nullptr where kOneUnit
 template <class Code, class Made>
 struct ColumnsOfTiles {
     static constexpr int64_t kValues = kTileBytes / static_cast<int64_t>(sizeof(Made));  // of k
@@ -99,26 +101,34 @@ struct LinesOfColumns : ColumnsOfTiles<uint8_t, Made> {
 class WidenedColumns {
   public:
     using Products = Bf16Products;
+    static constexpr bool kOneUnit = true;
 
-    WidenedColumns(const NtTile& t, int64_t col) : at_(t, col) {}
+    WidenedColumns(const NtTile& t, int64_t col, int64_t /*block*/) : at_(t, col) {}
 
     template <int kSteps, class Between>
     __attribute__((always_inline)) void make(int64_t block, const Between& between) {
-        const LanesBf16::State state = LanesBf16::load_state();
+        // One by one: g++ reads a struct again after each tile instruction.
+        const LanesBf16::State table = LanesBf16::load_state();
+        const __m512i low0 = table.low0;
+        const __m512i low1 = table.low1;
+        const __m512i high0 = table.high0;
+        const __m512i high1 = table.high1;
+        const __m512i order = table.order;
+        const __m512i sign = table.sign;
         uint16_t* made = at_.made(block);
         at_.each<kSteps>(
             block,
             [&](auto j, auto half, __m512i codes) DSA_INLINE_LAMBDA {
                 uint16_t* to = made + (2 * half * kTileHeight + j) * at_.kValues;
                 __m512i v[2];
-                simd::e4m3_to_bf16(state, codes, &v[0], &v[1]);
+                simd::e4m3_to_bf16({low0, low1, high0, high1, order, sign}, codes, &v[0], &v[1]);
                 _mm512_store_si512(to, v[0]);
                 _mm512_store_si512(to + kTileHeight * at_.kValues, v[1]);
             },
             between);
     }
     BlockTiles tiles(int64_t block) const { return at_.made_tiles(block); }
-    float unit(int64_t block, int64_t /*j*/) const { return at_.scale(block); }
+    const float* each_unit(int64_t /*block*/) const { return nullptr; }
     __m512 units(int64_t block) const { return _mm512_set1_ps(at_.scale(block)); }
 
   private:
@@ -129,8 +139,9 @@ class WidenedColumns {
 class PlainColumns {
   public:
     using Products = Bf16Products;
+    static constexpr bool kOneUnit = true;
 
-    PlainColumns(const NtTile& t, int64_t col) : at_(t, col) {}
+    PlainColumns(const NtTile& t, int64_t col, int64_t /*block*/) : at_(t, col) {}
 
     template <int kSteps, class Between>
     __attribute__((always_inline)) void make(int64_t block, const Between& between) {
@@ -142,7 +153,7 @@ class PlainColumns {
         return {reinterpret_cast<const uint8_t*>(at_.b + at_.offset[0] + block * kBlockK),
                 kTileBytes, 2 * at_.t.ldb};
     }
-    float unit(int64_t /*block*/, int64_t /*j*/) const { return 1.0F; }
+    const float* each_unit(int64_t /*block*/) const { return nullptr; }
     __m512 units(int64_t /*block*/) const { return _mm512_set1_ps(1.0F); }
 
   private:
@@ -165,8 +176,10 @@ class PlainColumns {
 class RequantisedColumns {
   public:
     using Products = Int8Products;
+    static constexpr bool kOneUnit = false;
 
-    RequantisedColumns(const NtTile& t, int64_t col) : at_(t, col), tops_(largest(0)) {}
+    RequantisedColumns(const NtTile& t, int64_t col, int64_t block)
+        : at_(t, col), tops_(largest(block)) {}
 
     template <int kSteps, class Between>
     __attribute__((always_inline)) void make(int64_t block, const Between& between) {
@@ -186,7 +199,7 @@ class RequantisedColumns {
             between);
     }
     BlockTiles tiles(int64_t block) const { return at_.made_tiles(block); }
-    float unit(int64_t block, int64_t j) const { return unit_[block % kUnits][j]; }
+    const float* each_unit(int64_t block) const { return unit_[block % kUnits]; }
     __m512 units(int64_t block) const { return _mm512_load_ps(unit_[block % kUnits]); }
 
   private:

@@ -4,6 +4,7 @@
 // B is transposed, and memory sees 16 ascending runs. Tiles of a block of k are made while those of
 // the block before are multiplied and the sums of the one before that are added: what has just been
 // stored cannot be loaded into a tile yet, and a core that waits for it asks memory for nothing.
+// Rows come from L2, and past L1, which keeps what is made and added.
 // The order of operations is that of many rows (amx_rows.h): which operand a tile's rows are of
 // makes no difference to a sum. Everything is static inline: internal to the ISA file.
 
@@ -25,14 +26,16 @@ namespace dsa::gemm::cpu {
 namespace {
 
 // Rows of A as columns of tiles, in the scratch of a tile: for each block of k `depth` tiles of
-// each group of 16 rows, one group after another; then the rows' scales. A single row is there as
-// it is packed. Few rows are close together: all tiles are read for each 16 columns of B.
+// each group of 16 rows, one group after another; then the rows' scales, and room for totals of all
+// columns. A single row stays as it is packed. Few rows are close together: all tiles are read for
+// each 16 columns of B.
 class RowTiles {
   public:
     // Whether the scratch holds the tiles of several rows.
     static bool fit(const NtTile& t, int64_t depth) {
         const int64_t group = num_blocks(t) * (depth * kTileSize + kScaleBytes);
-        return num_groups(t) * group + kTileBytes <= nt_scratch_bytes(t.k);
+        return num_groups(t) * (group + kTileColumns * kTileHeight * 4) + kTileBytes <=
+               nt_scratch_bytes(t.k);
     }
     RowTiles(const NtTile& t, int64_t depth) : depth_(depth), groups_(num_groups(t)) {
         while (row_bytes_ < min_of(4 * t.m, kTileBytes)) row_bytes_ *= 2;
@@ -43,6 +46,7 @@ class RowTiles {
         auto* tile = static_cast<uint8_t*>(t.scratch);
         auto* scale = reinterpret_cast<float*>(tile + num_blocks(t) * block_bytes_ + kTileBytes);
         scales_ = scale;
+        totals_ = scale + num_blocks(t) * groups_ * kTileHeight;
         const ArrangedRows wanted{t.a, t.m, t.k};
         if (*t.arranged == wanted) return;
         *t.arranged = wanted;
@@ -56,6 +60,9 @@ class RowTiles {
     BlockTiles tiles(int64_t block) const {
         return {first_ + block * block_bytes_, tile_bytes(), row_bytes_};
     }
+    int64_t block_bytes() const { return block_bytes_; }
+    // Room for those of 16 columns: [groups][16][16].
+    float* totals(int64_t col) const { return totals_ + col * groups_ * kTileHeight; }
     // [groups][16]
     const float* scales(int64_t block) const { return scales_ + block * groups_ * kTileHeight; }
 
@@ -91,6 +98,7 @@ class RowTiles {
     int64_t block_bytes_;
     const uint8_t* first_;
     const float* scales_ = nullptr;
+    float* totals_ = nullptr;
 };
 
 DSA_INLINE __m512 to_float(const float* sums) {
@@ -100,31 +108,53 @@ DSA_INLINE __m512 to_float(const int32_t* sums) {
     return _mm512_cvtepi32_ps(_mm512_load_si512(sums));
 }
 
+// Blocks of k, from `begin` on.
+struct Range {
+    int64_t begin, end;
+};
+
 // Sums of 16 columns and a few rows: of one row a vector of columns, else a vector of rows for each
 // group and column.
 template <class Columns, int kGroups, bool kOneRow>
 class ColumnTotals {
   public:
     using Product = typename Columns::Products::Sum;
+    static constexpr int64_t kSize = kOneRow ? kTileHeight : kGroups * kTileSums;
 
+    // What products of a block of k are multiplied with: of each group of rows (or of the row), and
+    // of columns where theirs differ and there are several rows.
+    struct Scales {
+        __m512 of_group[kGroups];
+        const float* of_column;
+    };
+    static Scales scales(const NtTile& t, const RowTiles& rows, const Columns& columns,
+                         int64_t block) {
+        Scales scales;
+        simd::unrolled<kGroups>([&](auto g) DSA_INLINE_LAMBDA {
+            const __m512 row = kOneRow ? _mm512_set1_ps(row_scale(t, 0, block * kBlockK))
+                                       : _mm512_load_ps(rows.scales(block) + g * kTileHeight);
+            scales.of_group[g] =
+                kOneRow || Columns::kOneUnit ? _mm512_mul_ps(row, columns.units(block)) : row;
+        });
+        scales.of_column = columns.each_unit(block);
+        return scales;
+    }
     // Part kStep of kSteps of those of a block of k: products [groups][16 columns][16 rows], of one
     // row [16 columns].
     template <int kStep, int kSteps>
-    __attribute__((always_inline)) void add(const NtTile& t, const RowTiles& rows,
-                                            const Columns& columns, int64_t block,
-                                            const Product* products) {
+    __attribute__((always_inline)) void add(const Scales& scales, const Product* products) {
         if constexpr (kOneRow) {
-            if constexpr (kStep > 0) return;
-            const __m512 row = _mm512_set1_ps(row_scale(t, 0, block * kBlockK));
-            add(products, _mm512_mul_ps(row, columns.units(block)), 0);
+            if constexpr (kStep == 0) add(products, scales.of_group[0], total_);
         } else {
             constexpr int kCount = kTileHeight * kGroups / kSteps;
             simd::unrolled<kCount>([&](auto i) DSA_INLINE_LAMBDA {
                 constexpr int kColumn = (kStep * kCount + i) / kGroups;
                 constexpr int kGroup = (kStep * kCount + i) % kGroups;
-                const __m512 row = _mm512_load_ps(rows.scales(block) + kGroup * kTileHeight);
-                add(products, _mm512_mul_ps(row, _mm512_set1_ps(columns.unit(block, kColumn))),
-                    kGroup * kTileSums + kColumn * kTileHeight);
+                constexpr int kAt = kGroup * kTileSums + kColumn * kTileHeight;
+                __m512 scale = scales.of_group[kGroup];
+                if constexpr (!Columns::kOneUnit)
+                    scale = _mm512_mul_ps(scale, _mm512_set1_ps(scales.of_column[kColumn]));
+                add(products + kAt, scale, total_ + kAt);
             });
         }
     }
@@ -133,7 +163,7 @@ class ColumnTotals {
         if constexpr (kOneRow) {
             _mm512_store_ps(sums, _mm512_load_ps(total_));
         } else {
-            for (const float* x = total_; x < total_ + kSums; x += kTileSums, sums += kTileSums) {
+            for (const float* x = total_; x < total_ + kSize; x += kTileSums, sums += kTileSums) {
                 __m512i v[16];
                 simd::transpose_16x16<4>(
                     [&](int j) { return _mm512_load_si512(x + j * kTileHeight); }, v);
@@ -143,62 +173,118 @@ class ColumnTotals {
             }
         }
     }
-
-  private:
-    static constexpr int kSums = kOneRow ? kTileHeight : kGroups * kTileSums;
-
-    __attribute__((always_inline)) void add(const Product* products, __m512 scale, int at) {
-        _mm512_store_ps(total_ + at, _mm512_fmadd_ps(to_float(products + at), scale,
-                                                     _mm512_load_ps(total_ + at)));
+    // As they are, [kSize], to go on with.
+    void save(float* totals) const {
+        __builtin_memcpy(totals, total_, sizeof(total_));
+    }
+    void restore(const float* totals) {
+        __builtin_memcpy(total_, totals, sizeof(total_));
     }
 
-    alignas(64) float total_[kSums] = {};
+  private:
+    __attribute__((always_inline)) static void add(const Product* products, __m512 scale,
+                                                   float* total) {
+        _mm512_store_ps(total, _mm512_fmadd_ps(to_float(products), scale, _mm512_load_ps(total)));
+    }
+
+    alignas(64) float total_[kSize] = {};
 };
 
-// Products of 16 columns from `col` and all rows, to sums [rows][16].
+// Asks for the lines of D that sums of a range's columns go to, some rows a block: each row's is
+// somewhere else, and the core can wait for few stores.
+class PlacesOfSums {
+  public:
+    PlacesOfSums(const NtTile& t, int64_t col, const Range& range) {
+        const int64_t size = t.d_is_f32 ? sizeof(float) : sizeof(uint16_t);
+        place_ = static_cast<const uint8_t*>(t.d) + col * size;
+        stride_ = t.ldd * size;
+        if (range.end == RowTiles::num_blocks(t) && col % (2 * kTileHeight) == 0) left_ = t.m;
+        count_ = (t.m + range.end - range.begin - 1) / (range.end - range.begin);
+    }
+    DSA_PREFETCHING void some() {
+        const int64_t count = min_of(count_, left_);
+        left_ -= count;
+        for (int64_t i = 0; i < count; ++i, place_ += stride_) __builtin_prefetch(place_, 1);
+    }
+
+  private:
+    const uint8_t* place_;
+    int64_t stride_;
+    int64_t count_;
+    int64_t left_ = 0;
+};
+
+// Products of 16 columns from `col` and all rows over blocks of k: to sums [rows][16] when they are
+// complete, else to the rows' totals, where the next range goes on.
 template <class Columns, int kGroups, bool kOneRow>
 __attribute__((noinline)) static void few_rows_columns(const NtTile& t, const RowTiles& rows,
-                                                       int64_t col, float* sums) {
+                                                       int64_t col, const Range& range,
+                                                       float* sums) {
     using Products = typename Columns::Products;
     constexpr int kSteps = Products::kDepth * kGroups;
+    using Product = typename Products::Sum;
+    using Totals = ColumnTotals<Columns, kGroups, kOneRow>;
     constexpr int64_t kStride = kOneRow ? 4 : kTileBytes;
-    alignas(64) typename Products::Sum products[2][kGroups * kTileSums];
-    Columns columns(t, col);
-    ColumnTotals<Columns, kGroups, kOneRow> totals;
+    alignas(64) Product products[2][kGroups * kTileSums];
+    Columns columns(t, col, range.begin);
+    PlacesOfSums places(t, col, range);
+    Totals totals;
+    if (range.begin > 0) totals.restore(rows.totals(col));
     // Part s of a block's products: its tile s / kGroups and a group.
-    const auto multiply = [&](int64_t block, const BlockTiles& b, const BlockTiles& a,
+    const auto multiply = [&](const BlockTiles& b, const BlockTiles& a, Product* out,
                               auto s) DSA_INLINE_LAMBDA {
         constexpr int kGroup = s % kGroups;
         constexpr int kB = 4 + s / kGroups % 2;
         constexpr int kA = 6 + s % 2;
         if constexpr (s < kGroups) zero_tile<kGroup>();
         if constexpr (kGroup == 0) load_tile<kB>(b.first + s / kGroups * b.tile_bytes, b.row_bytes);
-        load_tile<kA>(a.first + s * a.tile_bytes, a.row_bytes);
+        if constexpr (kGroups == 1) {
+            load_tile<kA>(a.first + s * a.tile_bytes, a.row_bytes);
+        } else {  // row_bytes are kTileBytes
+            stream_tile<kA>(a.first + s * kTileSize, kTileBytes);
+        }
         Products::template add<kGroup, kB, kA>();
         if constexpr (s >= kSteps - kGroups)
-            store_tile_to<kGroup>(products[block % 2] + kGroup * kTileSums, kStride);
-    };
-    const auto add = [&](int64_t block, auto s) DSA_INLINE_LAMBDA {
-        totals.template add<s, kSteps>(t, rows, columns, block, products[block % 2]);
+            store_tile_to<kGroup>(out + kGroup * kTileSums, kStride);
     };
     // One round more for each block's products, and one more for their sums.
-    const int64_t blocks = RowTiles::num_blocks(t);
-    for (int64_t block = 0; block < blocks + 2; ++block) {
+    for (int64_t block = range.begin; block < range.end + 2; ++block) {
         const int64_t before = block - 1;
-        const bool has_products = before >= 0 && before < blocks;
+        const bool has_products = before >= range.begin && before < range.end;
+        const bool has_sums = before > range.begin;
         const BlockTiles b = has_products ? columns.tiles(before) : BlockTiles{};
         const BlockTiles a = has_products ? rows.tiles(before) : BlockTiles{};
+        Product* const out = products[before & 1];
+        const Product* const in = products[block & 1];
+        const auto scales =
+            has_sums ? Totals::scales(t, rows, columns, before - 1) : typename Totals::Scales{};
+        places.some();
         const auto between = [&](auto s) DSA_INLINE_LAMBDA {
-            if (has_products) multiply(before, b, a, s);
-            if (before >= 1) add(before - 1, s);
+            if (has_products) multiply(b, a, out, s);
+            if (has_sums) totals.template add<s, kSteps>(scales, in);
         };
-        if (block < blocks) {
+        if (block < range.end) {
             columns.template make<kSteps>(block, between);
         } else {
             simd::unrolled<kSteps>(between);
         }
     }
-    totals.store(sums);
+    if (range.end < RowTiles::num_blocks(t)) {
+        totals.save(rows.totals(col));
+    } else {
+        totals.store(sums);
+    }
+}
+
+// All blocks of k, in ranges whose rows stay in L2 while all columns of the tile meet them.
+template <class Use>
+static inline void each_range(const NtTile& t, const RowTiles& rows, const Use& use) {
+    constexpr int64_t kWhole = 1 << 20;  // bytes of rows that are one range,
+    constexpr int64_t kPart = 1 << 19;   // of a range of more (measured)
+    const int64_t blocks = RowTiles::num_blocks(t);
+    const int64_t bytes = t.m > 1 ? blocks * rows.block_bytes() : 0;  // a single row stays in L1
+    const int64_t ranges = bytes <= kWhole ? 1 : (bytes + kPart - 1) / kPart;
+    for (int64_t i = 0; i < ranges; ++i) use(Range{blocks * i / ranges, blocks * (i + 1) / ranges});
 }
 
 template <class Columns, int kGroups, bool kOneRow>
@@ -207,14 +293,16 @@ static inline void few_rows_in_tiles(const NtTile& t) {
     const Tiles::Shape wide{kTileHeight, min_of(4 * t.m, kTileBytes)};
     const Tiles tiles(wide, {kTileHeight, kTileBytes}, 2, wide);
     alignas(64) float sums[2][kGroups * kTileSums];
-    for (int64_t col = 0; col < t.n; col += 2 * kTileHeight) {
-        few_rows_columns<Columns, kGroups, kOneRow>(t, rows, col, sums[0]);
-        if (col + kTileHeight < t.n)
-            few_rows_columns<Columns, kGroups, kOneRow>(t, rows, col + kTileHeight, sums[1]);
-        for (int64_t i = 0; i < t.m; ++i)
-            store_sums<LanesBf16>(t, i, col, LanesBf16::load_sum(sums[0] + i * kTileHeight),
-                                  LanesBf16::load_sum(sums[1] + i * kTileHeight));
-    }
+    each_range(t, rows, [&](const Range& range) {
+        for (int64_t col = 0; col < t.n; col += 2 * kTileHeight) {
+            for (int64_t i = 0, c = col; i < 2 && c < t.n; ++i, c += kTileHeight)
+                few_rows_columns<Columns, kGroups, kOneRow>(t, rows, c, range, sums[i]);
+            if (range.end < RowTiles::num_blocks(t)) continue;
+            for (int64_t i = 0; i < t.m; ++i)
+                store_sums<LanesBf16>(t, i, col, LanesBf16::load_sum(sums[0] + i * kTileHeight),
+                                      LanesBf16::load_sum(sums[1] + i * kTileHeight));
+        }
+    });
 }
 
 // Up to kGroups groups of rows.

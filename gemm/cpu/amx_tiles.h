@@ -53,6 +53,11 @@ template <int kTile>
 DSA_INLINE void load_tile(const void* p, int64_t stride) {
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(stride), "i"(kTile) : "memory");
 }
+// As load_tile(), for what is read once: past L1, where it would push out what is in use.
+template <int kTile>
+DSA_INLINE void stream_tile(const void* p, int64_t stride) {
+    asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(stride), "i"(kTile) : "memory");
+}
 template <int kTile>
 DSA_INLINE void store_tile_to(void* p, int64_t stride) {
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(stride), "i"(kTile) : "memory");

@@ -48,11 +48,11 @@ struct NtTile {
     bool prefetch_into_l2;  // what is read much later; false: into L1
 };
 inline constexpr int64_t kNtPanelBytes = kColumnStep * kBlockK * 4;
-// Of a tile: sums and two widened panels of B, or up to 64 rows of bf16 and their scales, as far as
-// 8192 of k go.
+// Of a tile: sums and two widened panels of B, or up to 64 rows of bf16, their scales and sums, as
+// far as 20480 of k go.
 static constexpr int64_t nt_scratch_bytes(int64_t k) {
-    const int64_t blocks = k < 8192 ? (k + kBlockK - 1) / kBlockK : 64;
-    const int64_t arranged = blocks * 64 * (kBlockK * 2 + 4) + 64;
+    const int64_t blocks = k < 20480 ? (k + kBlockK - 1) / kBlockK : 160;
+    const int64_t arranged = blocks * 64 * (kBlockK * 2 + 4) + 64 * kTileColumns * 4 + 64;
     const int64_t sums = kTileRows * kTileColumns * 4 + 2 * kNtPanelBytes;
     return sums > arranged ? sums : arranged;
 }
