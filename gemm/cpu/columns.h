@@ -143,8 +143,10 @@ class NextColumns {
 // itself (measured on Granite Rapids).
 inline constexpr int64_t kLongColumn = 4096;
 
-// As NextColumns, into L2, for short columns. Of long ones the first lines of each page, where the
-// hardware's prefetches end.
+// As NextColumns, into L2, for short columns; the first lines of a page also a page before their
+// turn: the hardware then goes on from there by itself, and few line buffers wait for memory. Of
+// long columns only the first lines of each page, where the hardware's prefetches end. (Measured on
+// Granite Rapids.)
 template <int64_t kSize>
 class NextShortColumns {
   public:
@@ -154,20 +156,26 @@ class NextShortColumns {
     DSA_PREFETCHING void lines(int64_t count) {
         if (!are_short_) return;
         prefetch_lines(next_, count, true);
+        if (place_in_page(next_) < kHeadLines * 64) prefetch_lines(next_ + kPage, count, true);
         next_ += 64 * count;
     }
     // For each block of k of a column: where it is read.
     DSA_PREFETCHING void block(const void* p) const {
         if (are_short_) return;
         const uint8_t* ahead = static_cast<const uint8_t*>(p) + kAhead;
-        if (reinterpret_cast<uintptr_t>(ahead) % kPage < kBlockK * kSize)
-            prefetch_lines(ahead, kPageLines, true);
+        if (place_in_page(ahead) < kBlockK * kSize) prefetch_lines(ahead, kPageLines, true);
     }
 
   private:
     static constexpr int64_t kAhead = 512;  // bytes
     static constexpr int64_t kPage = 4096;
     static constexpr int64_t kPageLines = 4;
+    static constexpr int64_t kHeadLines = 8;
+
+    static int64_t place_in_page(const uint8_t* p) {
+        return static_cast<int64_t>(reinterpret_cast<uintptr_t>(p) % kPage);
+    }
+
     const uint8_t* next_;
     bool are_short_;
 };
