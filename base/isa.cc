@@ -126,6 +126,14 @@ bool cpu_prefers_l2_prefetches() {
 #endif
 }
 
+bool cpu_follows_runs() {
+#if defined(__x86_64__)
+    return cpu_has(Isa::kAvx512) && __builtin_cpu_is("intel");
+#else
+    return false;
+#endif
+}
+
 Isa resolve_isa(std::string_view name) {
     const char* source = "isa";
     if (name.empty()) {

@@ -25,6 +25,11 @@ bool cpu_has_vnni();
 // for Zen 4, where memory then serves twice as much.
 bool cpu_prefers_l2_prefetches();
 
+// Whether the hardware follows a dozen and more long ascending runs at a time by itself, and
+// software prefetches of their lines are in its way (measured on Granite Rapids): true for Intel's
+// CPUs with AVX-512.
+bool cpu_follows_runs();
+
 // The ISA to use: `name` if not empty, else the environment's DSA_ISA if set, else the best one.
 // Throws kInvalidArgument for an unknown name, kUnsupported for one this CPU lacks.
 Isa resolve_isa(std::string_view name);

@@ -80,6 +80,7 @@ void batched_gemm_nt(Exec& exec, const BatchedGemmParams& p) {
                       t.scratch = scratch;
                       t.arranged = &arranged;
                       t.prefetch_into_l2 = cpu_prefers_l2_prefetches();
+                      t.follows_columns = cpu_follows_runs();
                       (p.b.is_fp8() ? kernels.nt_e4m3 : kernels.nt_bf16)(t);
                   });
 }

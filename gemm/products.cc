@@ -142,6 +142,7 @@ void run_tile(Isa isa, const Task& t, int64_t row0, int64_t m, int64_t col0, int
     tile.scratch = own.tile;
     tile.arranged = &own.arranged;
     tile.prefetch_into_l2 = cpu_prefers_l2_prefetches();
+    tile.follows_columns = cpu_follows_runs();
     run_kernel(isa, rows.form, t.b.dtype, tile);
 }
 

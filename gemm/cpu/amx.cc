@@ -172,7 +172,7 @@ struct Int8V : Int8Vnni<ByPermute, 1, 0> {
     static constexpr int kPanelBlocks = 1;
     static constexpr bool kShifts = false;
 };
-using VnniV = Int8Vnni<ByPermute, 1, 128, NextShortColumns<1>>;
+using VnniV = Int8Vnni<ByPermute, 1>;
 
 struct Int8Scaling {
     using Sum = int32_t;

@@ -98,7 +98,7 @@ DSA_INLINE void multiply_and_requantise_four(const Int8Half& half, const int8_t*
 template <class V, int kRows>
 static inline void int8_few_rows_blocks(const NtTile& t, int64_t col, const uint8_t* b,
                                         const int64_t* offset, int64_t k, int64_t end,
-                                        typename V::Prefetches& next, float* total) {
+                                        NextColumns<1>& next, float* total) {
     const auto* a = static_cast<const int8_t*>(t.a) + k / kBlockK * t.a_block_stride;
     const int32_t* a_start = row_starts(t, k);
     const float* a_scale = t.a_scale + k / kBlockK * t.a_scale_stride_k;
@@ -147,7 +147,7 @@ static inline void int8_few_rows_columns(const NtTile& t, int64_t col, float* to
     const auto* b = static_cast<const uint8_t*>(t.b);
     int64_t offset[V::kLanes];
     column_offsets<V>(t, col, offset);
-    typename V::Prefetches next(b + col * t.ldb, t, V::kLanes);
+    NextColumns<1> next(b + col * t.ldb, t, V::kLanes);
     for (int r = 0; r < kRows; ++r) V::store_sum(total + r * V::kLanes, V::zero());
     constexpr int64_t kRun = kCopiedRun<uint8_t>;
     const int64_t k = with_copies<uint8_t, V::kLanes, kRun>(

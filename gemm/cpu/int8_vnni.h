@@ -4,7 +4,7 @@
 // integer sums start from. So the operand that memory broadcasts, A, can be the signed one.
 // Lookup<base>(largest).magnitudes(codes) gives the int8 magnitudes + base of codes whose largest
 // magnitude code is `largest`; kFewRows: rows up to which there is no panel; kZero: what a panel
-// has for 0; Columns: prefetches of one row and of a few.
+// has for 0.
 
 #include <immintrin.h>
 
@@ -20,14 +20,12 @@
 namespace dsa::gemm::cpu {
 namespace {
 
-template <template <int> class Lookup, int kFewRows, int kZero = 128,
-          class Columns = NextColumns<1>>
+template <template <int> class Lookup, int kFewRows, int kZero = 128>
 struct Int8Vnni : Lanes512 {
     using Vec = __m512i;
     // The type that the instruction has: g++ 12 keeps an array of __m512i in memory.
     typedef int IntSum __attribute__((vector_size(64)));
     using Element = int8_t;
-    using Prefetches = Columns;
     static constexpr int kStepK = 4;
     static constexpr int kRows = 6;
     static constexpr int kPanelBlocks = 2;
@@ -174,7 +172,8 @@ struct Int8Vnni : Lanes512 {
     // Few rows: measured on Zen 4, with one lookup for all codes. With four shuffles in its place a
     // panel is as fast.
     static inline bool without_panel(const NtTile& t) {
-        if (t.m == 1) return one_row(t);
+        if (t.m == 1)
+            return t.follows_columns ? one_row<NextShortColumns<1>>(t) : one_row<NextColumns<1>>(t);
         if constexpr (kFewRows > 1) {
             if (t.m <= kFewRows && t.k >= 512) {
                 int8_few_rows<Int8Vnni, kFewRows>(t);
@@ -196,20 +195,21 @@ struct Int8Vnni : Lanes512 {
     // 16 columns of one row at a time, straight from B. Magnitudes of B are unsigned as they are,
     // and signs move from codes to the row, where -128 has no opposite: lookup and sign side by
     // side are a shorter chain than one after the other.
+    template <class Next>
     static inline bool one_row(const NtTile& t) {
         if (has_lowest(t)) return false;
         for (int64_t col = 0; col < t.n; col += 32) {
-            const __m512 x = one_row_columns(t, col);
+            const __m512 x = one_row_columns<Next>(t, col);
             store_sums<Int8Vnni>(t, 0, col, x,
-                                 col + 16 < t.n ? one_row_columns(t, col + 16) : zero());
+                                 col + 16 < t.n ? one_row_columns<Next>(t, col + 16) : zero());
         }
         return true;
     }
 
     // A block's sums of 16 columns with these largest codes.
-    template <class Codes>
+    template <class Codes, class Next>
     static inline __m512i one_row_block(const Codes& codes, const int32_t* top, const int8_t* a,
-                                        Columns& next) {
+                                        Next& next) {
         const __m512i row[2] = {_mm512_loadu_si512(a), _mm512_loadu_si512(a + 64)};
         return simd::combine_16(
             [&](int j) {
@@ -229,9 +229,10 @@ struct Int8Vnni : Lanes512 {
 
     // Blocks of k from `k` to `end` of 16 columns, which are at b + offset[j], added to their
     // total.
+    template <class Next>
     static inline __m512 one_row_blocks(const NtTile& t, int64_t col, const uint8_t* b,
-                                        const int64_t* offset, int64_t k, int64_t end,
-                                        Columns& next, __m512 total) {
+                                        const int64_t* offset, int64_t k, int64_t end, Next& next,
+                                        __m512 total) {
         const auto* a = static_cast<const int8_t*>(t.a) + k / kBlockK * t.a_block_stride;
         __m512i tops = largest(b, offset, end - k);
         for (; k < end; k += kBlockK, b += kBlockK, a += t.a_block_stride) {
@@ -252,11 +253,12 @@ struct Int8Vnni : Lanes512 {
         return total;
     }
 
+    template <class Next>
     static inline __m512 one_row_columns(const NtTile& t, int64_t col) {
         const auto* b = static_cast<const uint8_t*>(t.b);
         int64_t offset[16];
         column_offsets<Int8Vnni>(t, col, offset);
-        Columns next(b + col * t.ldb, t, kLanes);
+        Next next(b + col * t.ldb, t, kLanes);
         __m512 total = zero();
         constexpr int64_t kRun = kCopiedRun<uint8_t>;
         const int64_t k = with_copies<uint8_t, kLanes, kRun>(

@@ -46,6 +46,7 @@ struct NtTile {
     // caller when other rows are packed there.
     ArrangedRows* arranged;
     bool prefetch_into_l2;  // what is read much later; false: into L1
+    bool follows_columns;   // the hardware, long ones, by itself
 };
 inline constexpr int64_t kNtPanelBytes = kColumnStep * kBlockK * 4;
 // Of a tile: sums and two widened panels of B, or up to 64 rows of bf16, their scales and sums, as

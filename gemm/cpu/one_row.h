@@ -7,7 +7,6 @@
 // static inline: internal to the ISA file.
 
 #include <cstdint>
-#include <type_traits>
 
 #include "base/unrolled.h"
 #include "gemm/cpu/columns.h"
@@ -114,12 +113,9 @@ static inline void one_row_columns(const NtTile& t, int64_t col, typename V::Sum
     }
 }
 
-template <class V, class Code, class Next = NextColumns<sizeof(Code)>>
-static inline void nt_one_row(const NtTile& t) {
+template <class V, class Code, class Next>
+static inline void one_row_by(const NtTile& t) {
     constexpr int64_t kPair = 2 * V::kLanes;
-    constexpr int64_t kRun = V::template kRunColumn<Code>;
-    if constexpr (kRun > 0 && !std::is_same_v<Next, NextRun<sizeof(Code)>>)
-        if (t.k >= kRun) return nt_one_row<V, Code, NextRun<sizeof(Code)>>(t);
     constexpr int kBlocks = V::template kBlocksOfOneRow<Code>;
     typename V::Sum sum[4];
     int64_t col = 0;
@@ -135,6 +131,19 @@ static inline void nt_one_row(const NtTile& t) {
         if (col + V::kLanes < t.n)
             one_row_columns<V, Code, 1, kBlocks, Next>(t, col + V::kLanes, sum + 1);
         store_sums<V>(t, 0, col, sum[0], sum[1]);
+    }
+}
+
+template <class V, class Code>
+static inline void nt_one_row(const NtTile& t) {
+    constexpr int64_t kSize = sizeof(Code);
+    constexpr int64_t kRun = V::template kRunColumn<Code>;
+    if (t.follows_columns && t.k * kSize < kLongColumn) {
+        one_row_by<V, Code, NextShortColumns<kSize>>(t);
+    } else if (t.follows_columns || (kRun > 0 && t.k >= kRun)) {
+        one_row_by<V, Code, NextRun<kSize>>(t);
+    } else {
+        one_row_by<V, Code, NextColumns<kSize>>(t);
     }
 }
 
