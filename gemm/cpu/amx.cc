@@ -130,9 +130,7 @@ class Bf16Pairs {
 };
 
 template <class Code>
-void nt_in_tiles(const NtTile& tile) {
-    NtTile t = tile;
-    t.prefetch_into_l2 = t.k * static_cast<int64_t>(sizeof(Code)) < kLongColumn;
+void nt_in_tiles(const NtTile& t) {
     using Columns = std::conditional_t<sizeof(Code) == 1, WidenedColumns, PlainColumns>;
     if (!few_rows_in_tiles<Columns>(t)) multiply_in_tiles<Bf16Pairs<Code>>(t);
 }
@@ -224,9 +222,7 @@ class Int8Pairs {
 };
 
 // A single row is left to the vector kernel (measured).
-void int8_in_tiles(const NtTile& tile) {
-    NtTile t = tile;
-    t.prefetch_into_l2 = t.k < kLongColumn;
+void int8_in_tiles(const NtTile& t) {
     if (t.m == 1) {
         *t.arranged = {};
         return int8_tile<VnniV>(t);
