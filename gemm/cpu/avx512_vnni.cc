@@ -33,7 +33,7 @@ struct ByShuffle {
     }
 };
 
-using V = Int8Vnni<ByShuffle, 1>;
+using V = Int8Vnni<ByShuffle, 16>;
 
 }  // namespace
 

@@ -129,10 +129,9 @@ class NextColumns {
         prefetch_lines(next_, count, into_l2_);
         next_ += 64 * count;
     }
-    // As NextPanel's, which is called twice for each column of two lines.
-    DSA_PREFETCHING void column() { lines(kSize); }
     // As NextShortColumns'.
     DSA_PREFETCHING void block(const void* /*p*/) const {}
+    DSA_PREFETCHING void block_into_l1(const void* /*p*/) const {}
 
   private:
     const uint8_t* next_;
@@ -165,6 +164,12 @@ class NextShortColumns {
         const uint8_t* ahead = static_cast<const uint8_t*>(p) + kAhead;
         if (place_in_page(ahead) < kBlockK * kSize) prefetch_lines(ahead, kPageLines, true);
     }
+    // The same for kernels that wait for loads: of long columns all lines as well, into L1.
+    DSA_PREFETCHING void block_into_l1(const void* p) const {
+        block(p);
+        if (!are_short_)
+            prefetch_lines(static_cast<const uint8_t*>(p) + kAhead, kBlockK * kSize / 64, false);
+    }
 
   private:
     static constexpr int64_t kAhead = 512;  // bytes
@@ -180,13 +185,42 @@ class NextShortColumns {
     bool are_short_;
 };
 
+// NextShortColumns where the CPU's hardware follows columns by itself (NtTile), else NextColumns.
+template <int64_t kSize>
+class NextOfCpu {
+  public:
+    NextOfCpu(const void* first, const NtTile& t, int64_t columns, bool follows)
+        : follows_(follows), short_(first, t, columns), all_(first, t, columns) {}
+    NextOfCpu(const void* first, const NtTile& t, int64_t columns)
+        : NextOfCpu(first, t, columns, t.follows_columns) {}
+
+    DSA_PREFETCHING void lines(int64_t count) {
+        if (follows_) {
+            short_.lines(count);
+        } else {
+            all_.lines(count);
+        }
+    }
+    // As NextPanel's, which is called twice for each column of two lines.
+    DSA_PREFETCHING void column() { lines(kSize); }
+    DSA_PREFETCHING void block(const void* p) const {
+        if (follows_) short_.block(p);
+    }
+
+  private:
+    bool follows_;
+    NextShortColumns<kSize> short_;
+    NextColumns<kSize> all_;
+};
+
 // For the block of k from `k` of `columns` columns from `col`: the blocks before it have asked for
 // their share.
 template <int64_t kSize>
-static inline NextColumns<kSize> next_columns(const NtTile& t, int64_t columns, int64_t col,
-                                              int64_t k) {
-    const auto* first = static_cast<const uint8_t*>(t.b) + (col * t.ldb + k * columns) * kSize;
-    return NextColumns<kSize>(first, t, columns);
+static inline NextOfCpu<kSize> next_columns(const NtTile& t, int64_t columns, int64_t col,
+                                            int64_t k) {
+    const auto* b = static_cast<const uint8_t*>(t.b);
+    return NextOfCpu<kSize>(b + (col * t.ldb + k * columns) * kSize, t, columns,
+                            t.follows_columns && t.k * kSize < kLongColumn);
 }
 
 // As NextColumns, for the kernels whose eight calls of lines() are for one run of blocks of eight

@@ -98,7 +98,7 @@ DSA_INLINE void multiply_and_requantise_four(const Int8Half& half, const int8_t*
 template <class V, int kRows>
 static inline void int8_few_rows_blocks(const NtTile& t, int64_t col, const uint8_t* b,
                                         const int64_t* offset, int64_t k, int64_t end,
-                                        NextColumns<1>& next, float* total) {
+                                        NextOfCpu<1>& next, float* total) {
     const auto* a = static_cast<const int8_t*>(t.a) + k / kBlockK * t.a_block_stride;
     const int32_t* a_start = row_starts(t, k);
     const float* a_scale = t.a_scale + k / kBlockK * t.a_scale_stride_k;
@@ -114,6 +114,7 @@ static inline void int8_few_rows_blocks(const NtTile& t, int64_t col, const uint
             V::mul(V::units(tops), V::set1(t.b_scale[col / kBlockK * t.b_scale_ld + k / kBlockK]));
         const bool last = end - k <= kBlockK;
         if (!last) tops = V::largest(b + kBlockK, offset, end - k - kBlockK);
+        for (int64_t j = 0; j < V::kLanes; ++j) next.block(b + offset[j]);
         typename V::IntSum acc[kRows];
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r) acc[r] = V::set1_int(a_start[r]);
@@ -147,7 +148,7 @@ static inline void int8_few_rows_columns(const NtTile& t, int64_t col, float* to
     const auto* b = static_cast<const uint8_t*>(t.b);
     int64_t offset[V::kLanes];
     column_offsets<V>(t, col, offset);
-    NextColumns<1> next(b + col * t.ldb, t, V::kLanes);
+    NextOfCpu<1> next(b + col * t.ldb, t, V::kLanes);
     for (int r = 0; r < kRows; ++r) V::store_sum(total + r * V::kLanes, V::zero());
     constexpr int64_t kRun = kCopiedRun<uint8_t>;
     const int64_t k = with_copies<uint8_t, V::kLanes, kRun>(
