@@ -27,25 +27,17 @@ struct V : Lanes256, WidenedByLoads<V> {
     using Element = float;
     using Raw = __m256i;
     struct State {};
-    // Measured on Zen 3: slower from 4 rows on, and for long columns of bf16 weights.
-    static constexpr int kFewRows = 3;
-    static constexpr int kRowsOfFourGroups = 0;
-    template <class Code>
-    static inline bool few_rows_serve(const NtTile& t) {
-        return sizeof(Code) == 1 || t.k < 4096;
-    }
-    // Measured on Zen 3.
-    template <class Code>
-    static constexpr int64_t columns_first_rows(bool conflict) {
-        if (sizeof(Code) == 1) return 8;
-        return conflict ? 4 : 0;
-    }
+    static constexpr int kFewRows = 0;
+    static constexpr int64_t kStagedRows = 16;  // measured on Granite Rapids
     static constexpr int kStepK = 1;
     static constexpr int64_t kLoadK = 32;
     template <class Code>
     static constexpr int64_t kLongColumn = sizeof(Code) == 1 ? 512 : 1536;
     template <class Code>
     static constexpr int kBlocksOfOneRow = 4;
+    template <class Code>
+    static constexpr int64_t kBetweenK = 16;
+    static constexpr bool kAsksForLoads = false;  // slower (measured on Granite Rapids)
     template <class Code>
     static constexpr int64_t kRunColumn = sizeof(Code) == 1 ? 4096 : 1536;
     template <class Code>
@@ -120,21 +112,14 @@ struct V : Lanes256, WidenedByLoads<V> {
             for (int j = 0; j < 8; ++j) out[2 * j + half] = pairs[j];
         }
     }
-    template <class Code, class Emit>
-    static inline void widen(const State&, const Raw* raw, const Emit& emit) {
-        if constexpr (sizeof(Code) == 1) {
-            // From memory: half the cost of a conversion from a register.
-            const auto* fp16 = reinterpret_cast<const __m128i*>(raw);
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; ++i) emit(i, _mm256_cvtph_ps(_mm_load_si128(fp16 + i)));
+    template <class Code>
+    static inline Vec widened(const Raw* raw, int i) {
+        if constexpr (sizeof(Code) == 1) {  // from memory: half the cost of one from a register
+            return _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(raw) + i));
         } else {
             const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000U));
-#pragma GCC unroll 2
-            for (int half = 0; half < 2; ++half)
-                emit(half, _mm256_castsi256_ps(_mm256_slli_epi32(raw[half], 16)));
-#pragma GCC unroll 2
-            for (int half = 0; half < 2; ++half)
-                emit(2 + half, _mm256_castsi256_ps(_mm256_and_si256(raw[half], high)));
+            return _mm256_castsi256_ps(i < 2 ? _mm256_slli_epi32(raw[i % 2], 16)
+                                             : _mm256_and_si256(raw[i % 2], high));
         }
     }
 };

@@ -24,10 +24,13 @@ struct V : Lanes512, WidenedByLoads<V> {
     static constexpr int kStepK = 1;
     static constexpr int kRows = 12;
     static constexpr int kPanelBlocks = 1;
-    static constexpr int kFewRows = 4;
-    static constexpr int kRowsOfFourGroups = 4;
+    static constexpr int kFewRows = 0;
+    static constexpr int64_t kStagedRows = 64;  // measured on Granite Rapids
     template <class Code>
     static constexpr int kBlocksOfOneRow = 2;
+    template <class Code>
+    static constexpr int64_t kBetweenK = 4;
+    static constexpr bool kAsksForLoads = true;
 
     static inline State load_state() { return {}; }
     static inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
@@ -55,22 +58,33 @@ struct V : Lanes512, WidenedByLoads<V> {
     template <class Code>
     static constexpr float kWidened = sizeof(Code) == 1 ? 256.0F : 1.0F;
 
-    template <class Code, class Emit>
-    static inline void widen(const State&, const Raw* raw, const Emit& emit) {
-        if constexpr (sizeof(Code) == 1) {
-            if (__builtin_expect(simd::has_nan_code(raw[0]), 0)) {
-                for (int d = 0; d < 4; ++d)
-                    emit(d, _mm512_mul_ps(simd::e4m3_byte_to_f32(raw[0], d),
-                                          _mm512_set1_ps(1.0F / kWidened<Code>)));
-            } else {
-                simd::e4m3_dword_to_f32_over_256(raw[0], emit);
-            }
+    // fp16 values less by 2^8: half a vector for each of k.
+    DSA_INLINE void load_columns(const uint8_t* b, const int64_t* offset, int64_t valid, Raw* out) {
+        auto* fp16 = reinterpret_cast<uint16_t*>(out);
+        if (valid >= kLoadK) {
+            simd::e4m3_columns_to_fp16([&](int j) { return _mm512_loadu_si512(b + offset[j]); },
+                                       fp16);
+        } else {
+            const __mmask64 mask = simd::mask_64(valid > 0 ? valid : 0);
+            simd::e4m3_columns_to_fp16(
+                [&](int j) { return _mm512_maskz_loadu_epi8(mask, b + offset[j]); }, fp16);
+        }
+    }
+    DSA_INLINE void load_columns(const uint16_t* b, const int64_t* offset, int64_t valid,
+                                 Raw* out) {
+        Lanes512::load_columns(b, offset, valid, out);
+    }
+    template <class Code>
+    static constexpr int64_t kRaws = 2;
+
+    template <class Code>
+    DSA_INLINE Vec widened(const Raw* raw, int i) {
+        if constexpr (sizeof(Code) == 1) {  // from memory: half the cost of one from a register
+            return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(raw) + i));
         } else {
             const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000U));
-            for (int pair = 0; pair < 2; ++pair) {
-                emit(2 * pair, _mm512_castsi512_ps(_mm512_slli_epi32(raw[pair], 16)));
-                emit(2 * pair + 1, _mm512_castsi512_ps(_mm512_and_si512(raw[pair], high)));
-            }
+            return _mm512_castsi512_ps(i % 2 == 0 ? _mm512_slli_epi32(raw[i / 2], 16)
+                                                  : _mm512_and_si512(raw[i / 2], high));
         }
     }
 

@@ -66,7 +66,7 @@ static inline void few_rows_columns(const NtTile& t, int64_t col, float* total) 
     constexpr auto kBytes = static_cast<int64_t>(sizeof(Code));
     const typename V::State state = V::load_state();
     constexpr int64_t kColumns = kGroups * V::kLanes;
-    NextColumns<kBytes> next(static_cast<const Code*>(t.b) + col * t.ldb, t, kColumns);
+    NextOfCpu<kBytes> next(static_cast<const Code*>(t.b) + col * t.ldb, t, kColumns);
     int64_t offset[kColumns];
     for (int g = 0; g < kGroups; ++g)
         column_offsets<V>(t, col + g * V::kLanes, offset + g * V::kLanes);
@@ -74,6 +74,7 @@ static inline void few_rows_columns(const NtTile& t, int64_t col, float* total) 
     const auto* a = static_cast<const typename V::Element*>(t.a);
     for (int64_t k = 0; k < t.k; k += kBlockK, a += t.a_block_stride) {
         b.start(k);
+        for (const int64_t column : offset) next.block(static_cast<const Code*>(t.b) + k + column);
         typename V::Sum acc[kGroups * kRows];
 #pragma GCC unroll 16
         for (auto& x : acc) x = V::zero();
@@ -81,8 +82,9 @@ static inline void few_rows_columns(const NtTile& t, int64_t col, float* total) 
         for (int64_t part = 0; part < num_k; part += V::template kDirectK<Code>) {
             V::template widen_direct<Code, kGroups, 1>(
                 state, b.codes() + part, b.offsets(),
-                [&](int64_t values)
-                    DSA_INLINE_LAMBDA { next.lines(kColumns * kBytes * values / 64); },
+                [&](int64_t) DSA_INLINE_LAMBDA {
+                    next.lines(kColumns * kBytes * V::template kBetweenK<Code> / 64);
+                },
                 [&](auto g, int64_t step, auto column) DSA_INLINE_LAMBDA {
                     const auto* values = a + part + step * V::kStepK;
                     simd::unrolled<kRows>([&](auto i) DSA_INLINE_LAMBDA {
@@ -139,13 +141,6 @@ static inline void few_rows(const NtTile& t) {
                 return few_rows_from<V, Code, kRows, 4>(t, 0);
         few_rows_from<V, Code, kRows, (kRows <= 8 ? 2 : 1)>(t, 0);
     }
-}
-
-// Whether it is faster than a panel.
-template <class V, class Code>
-static inline bool few_rows_serve(const NtTile& t) {
-    if (t.m < 2 || t.m > V::kFewRows) return false;
-    return V::template few_rows_serve<Code>(t);
 }
 
 }  // namespace dsa::gemm::cpu

@@ -18,21 +18,10 @@ struct Lanes512 {
     static constexpr int64_t kLoadK = 64;
     static constexpr int kLoopRows = 13;
     static constexpr int64_t kNnColumns = 64;
-    // Measured on Zen 4 and, where prefetches ask for L1, on Zen 5: there not for short columns,
-    // nor for the fewest rows of bf16 weights.
-    template <class Code>
-    static inline bool few_rows_serve(const NtTile& t) {
-        if (t.prefetch_into_l2) return t.k >= 512;
-        return sizeof(Code) == 1 ? t.k >= 2048 : t.m > 4;
-    }
     template <class Code>
     static constexpr int64_t kLongColumn = 512;
     template <class Code>
     static constexpr int64_t kRunColumn = 0;
-    template <class Code>
-    static constexpr int64_t columns_first_rows(bool /*conflict*/) {
-        return 0;
-    }
     template <class Code>
     static constexpr int64_t kRaws = sizeof(Code);
 

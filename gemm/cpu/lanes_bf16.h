@@ -24,6 +24,14 @@ struct LanesBf16 : Lanes512 {
     static constexpr int kPanelBlocks = 2;
     static constexpr int kFewRows = 16;
     static constexpr int kRowsOfFourGroups = 2;
+    static constexpr int64_t kStagedRows = 0;
+    // Measured on Zen 4 and, where prefetches ask for L1, on Zen 5: there not for short columns,
+    // nor for the fewest rows of bf16 weights.
+    template <class Code>
+    static inline bool few_rows_serve(const NtTile& t) {
+        if (t.prefetch_into_l2 || t.follows_columns) return t.k >= 512;
+        return sizeof(Code) == 1 ? t.k >= 2048 : t.m > 4;
+    }
     template <class Code>
     static constexpr int kBlocksOfOneRow = 1;
 
@@ -93,10 +101,13 @@ struct LanesBf16 : Lanes512 {
     template <class Code>
     static constexpr int64_t kDirectK = 32 / sizeof(Code);
     static constexpr bool kLinesInParts = true;
+    template <class Code>
+    static constexpr int64_t kBetweenK = kDirectK<Code>;
+    static constexpr bool kAsksForLoads = false;
     template <class Code, int kGroups, int kBlocks, class Between, class Emit>
     DSA_INLINE void widen_direct(const State& state, const Code* b, const int64_t* offset,
                                  const Between& between, const Emit& emit) {
-        between(kDirectK<Code>);
+        between(0);
         simd::unrolled<kGroups * kBlocks>([&](auto c) DSA_INLINE_LAMBDA {
             const auto load = [&](int j) DSA_INLINE_LAMBDA {
                 return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(

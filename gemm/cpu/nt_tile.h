@@ -13,12 +13,11 @@
 //                                instead of NextColumns (measured); 0: never
 //   kLoopRows, multiply<kRows>(a, next_a, b, num_k, acc)   rows from which on it has its own loop
 //                                of products; kRows + 1: never
-//   kFewRows                     rows up to which B goes from memory to registers without a panel,
+//   kFewRows                     rows up to which B goes from memory to registers without a panel
+//                                (few_rows.h; 0: never),
 //   few_rows_serve<Code>(t)      where that is faster,
 //   kRowsOfFourGroups            and rows up to which that is 4 * kLanes columns at a time
-//   columns_first_rows<Code>(conflict)   with a panel: rows up to which all of k of its columns
-//                                comes before the next ones (conflict: columns_conflict(); 0: there
-//                                is no such form)
+//   kStagedRows                  rows up to which it is staged in memory (staged_rows.h; 0: never)
 //   pack_row(a, valid, out)      128 values of k of a row of A (bf16 or e4m3; valid of them, zeros
 //                                behind) as Elements, in the order of k of widen()
 //   Raw, kLoadK, load_columns(b, offset, valid, out)   kLoadK values of k (valid of them, zeros
@@ -30,15 +29,17 @@
 //                                straight from B, without a panel: kDirectK values of k of chains c
 //                                in 0 .. kGroups * kBlocks - 1, block c / kGroups of group c %
 //                                kGroups of the columns at b + offset[]: emit(c, step, Vec);
-//                                between(n) on the way, for every n values of k
+//                                between(k) on the way, for every kBetweenK<Code> values of k
 //   kLinesInParts                whether its loads are parts of cache lines (copies_pay)
+//   kAsksForLoads                whether ask_for_loads() (one_row.h) pays
 //   kWidened<Code>               what widened values are less than true ones by: a power of two
 //   load(p), store(p, v), broadcast(p), dot(acc, a, b)
 //   dot_at(acc, p, b)            dot(acc, broadcast(p), b)
 //   store_columns(d, n, x, y)    the first n of the columns of two sums, as fp32 or bf16
-// Three forms with one order of operations: a single row straight from B (one_row.h), a few
-// likewise (few_rows.h), and blocks of 128 of k: B widened into a panel that all rows meet, sums in
-// fp32 beside. Everything is static inline: internal to the ISA file.
+// Forms with one order of operations: a single row straight from B (one_row.h), a few likewise
+// (few_rows.h) or from what was staged of it (staged_rows.h), and blocks of 128 of k: B widened
+// into a panel that all rows meet, sums in fp32 beside. Everything is static inline: internal to
+// the ISA file.
 
 #include <cstdint>
 #include <utility>
@@ -47,6 +48,8 @@
 #include "gemm/cpu/few_rows.h"
 #include "gemm/cpu/kernels.h"
 #include "gemm/cpu/one_row.h"
+#include "gemm/cpu/staged_rows.h"
+#include "gemm/cpu/tile_rows.h"
 
 namespace dsa::gemm::cpu {
 
@@ -247,40 +250,6 @@ class PanelPieces {
     int64_t done_ = 0;
 };
 
-// How rows meet a panel: `count` times at most kRows of them, as even as can be.
-template <class V>
-struct RowSteps {
-    explicit RowSteps(int64_t m)
-        : count((m + V::kRows - 1) / V::kRows), least(m / count), longer(m % count) {}
-    int64_t rows(int64_t step) const { return least + (step < longer ? 1 : 0); }
-
-    int64_t count, least, longer;
-};
-
-// Packed rows' block of k from `k`; behind the last one, the first.
-template <class V>
-static inline const typename V::Element* rows_at(const NtTile& t, int64_t k) {
-    const int64_t block = k < t.k ? k / kBlockK : 0;
-    return static_cast<const typename V::Element*>(t.a) + block * t.a_block_stride;
-}
-
-// Sums of all rows, in panels of columns, to D: all columns of a few rows after one another, which
-// lie in few pages, and the lines of the next rows are asked for before.
-template <class V>
-static inline void store_tile(const NtTile tile, const float* c) {
-    constexpr int64_t kColumns = 2 * V::kLanes;
-    constexpr int64_t kStored = 4;  // rows; measured on Zen 4
-    const int64_t size = tile.d_is_f32 ? sizeof(float) : sizeof(uint16_t);
-    const auto* d = static_cast<const uint8_t*>(tile.d);
-    for (int64_t first = 0; first < tile.m; first += kStored)
-        for (int64_t col = 0; col < tile.n; col += kColumns)
-            for (int64_t row = first; row < min_of(first + kStored, tile.m); ++row) {
-                const float* sums = c + col * tile.m + row * kColumns;
-                __builtin_prefetch(d + ((row + kStored) * tile.ldd + col) * size, 1);
-                store_sums<V>(tile, row, col, V::load_sum(sums), V::load_sum(sums + V::kLanes));
-            }
-}
-
 // Of the rows' block of k from `k`.
 static inline void row_scales(const NtTile& t, int64_t k, float* scale) {
     for (int64_t i = 0; i < t.m; ++i) scale[i] = row_scale(t, i, k);
@@ -363,30 +332,16 @@ static inline void nt_many_rows(const NtTile t, float* c, typename V::Element* p
     store_tile<V>(t, c);
 }
 
-// All of k of a panel's columns before the next ones, for few rows: memory sees one ascending run.
-template <class V, class Code>
-static inline void nt_columns_first(const NtTile t, float* c, typename V::Element* panel) {
-    static_assert(V::kPanelBlocks == 1);  // next_columns() goes by blocks
-    constexpr int64_t kColumns = 2 * V::kLanes;
-    PanelScales<V> a_scale;
-    for (int64_t col = 0; col < t.n; col += kColumns)
-        for (int64_t k = 0; k < t.k; k += kPanelK<V>) {
-            a_scale.load(t, k);
-            widen_panel<V, Code>(t, k, col, next_columns<sizeof(Code)>(t, kColumns, col, k), panel);
-            multiply_widened<V, Code>(t, k, k + kPanelK<V>, col, panel, a_scale, c, [] {});
-        }
-    store_tile<V>(t, c);
-}
-
 template <class V, class Code>
 static inline void nt_tile(const NtTile& t) {
     if (t.m == 1) return nt_one_row<V, Code>(t);
-    if (few_rows_serve<V, Code>(t)) return few_rows<V, Code, V::kFewRows>(t);
+    if constexpr (V::kStagedRows > 1)
+        if (t.m <= V::kStagedRows) return staged_rows<V, Code>(t);
+    if constexpr (V::kFewRows > 1)
+        if (t.m <= V::kFewRows && V::template few_rows_serve<Code>(t))
+            return few_rows<V, Code, V::kFewRows>(t);
     auto* c = static_cast<float*>(t.scratch);
     auto* panel = reinterpret_cast<typename V::Element*>(c + kTileRows * kTileColumns);
-    if constexpr (V::template columns_first_rows<Code>(true) != 0)
-        if (t.m <= V::template columns_first_rows<Code>(columns_conflict(t, sizeof(Code))))
-            return nt_columns_first<V, Code>(t, c, panel);
     nt_many_rows<V, Code>(t, c, panel);
 }
 

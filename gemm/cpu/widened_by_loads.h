@@ -1,7 +1,9 @@
 #pragma once
-// What V needs to read straight from B (nt_tile.h), by V::load_columns and V::widen: what is loaded
-// goes through memory, and chains of products take turns every four values of k. Everything is
-// static inline: internal to the ISA file.
+// What V needs to read straight from B (nt_tile.h), by
+//   V::load_columns              as it says, in memory
+//   V::widened<Code>(raw, i)     value i of the four of k at `raw`
+// Chains of products take turns every four values of k. Everything is static inline: internal to
+// the ISA file.
 
 #include <cstdint>
 
@@ -20,6 +22,13 @@ struct WidenedByLoads {
     template <class Sum, class Element, class Vec>
     static inline Sum dot_at(Sum acc, const Element* a, Vec b) {
         return V::dot(acc, V::broadcast(a), b);
+    }
+
+    template <class Code, class State, class Raw, class Emit>
+    __attribute__((always_inline)) static inline void widen(const State& /*state*/, const Raw* raw,
+                                                            const Emit& emit) {
+        simd::unrolled<4>([&](auto i)
+                              DSA_INLINE_LAMBDA { emit(i, V::template widened<Code>(raw, i)); });
     }
 
     // Not inlined: the loop of products keeps its registers (measured).
@@ -48,7 +57,7 @@ struct WidenedByLoads {
         }
         asm("" : "+m"(raw));  // in memory, whence values are converted
         for (int64_t k = 0; k < V::kLoadK; k += 4) {
-            if (k % 16 == 0) between(16);
+            if (k % V::template kBetweenK<Code> == 0) between(k);
 #pragma GCC unroll 4
             for (int c = 0; c < kChains; ++c)
                 V::template widen<Code>(state, raw[c] + k / 4 * kRaws,

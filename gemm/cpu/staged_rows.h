@@ -1,0 +1,155 @@
+#pragma once
+// 2 .. V::kStagedRows rows of A from staged columns of B: a block of k of 2 * kLanes columns is
+// transposed into memory, where one load or little more widens a value of all of them, and meets
+// V::kRows rows at a time. All of k of some columns comes before the next ones, so memory sees
+// ascending runs; but parts of k where it takes them for the rows to stay in L2. The order of
+// operations is that of many rows. V as in nt_tile.h. Everything is static inline: internal to the
+// ISA file.
+
+#include <cstdint>
+
+#include "base/unrolled.h"
+#include "gemm/cpu/columns.h"
+#include "gemm/cpu/kernels.h"
+#include "gemm/cpu/tile_rows.h"
+
+namespace dsa::gemm::cpu {
+namespace {
+
+// A block of k of 2 * kLanes columns.
+template <class V, class Code>
+class StagedColumns {
+    static constexpr int64_t kColumns = 2 * V::kLanes;
+    static constexpr int64_t kRawsOfK = V::template kRaws<Code>;  // for each four
+    static constexpr auto kBytes = static_cast<int64_t>(sizeof(Code));
+
+  public:
+    // Blocks from `begin` to `end`.
+    StagedColumns(const NtTile& t, int64_t col, int64_t begin, int64_t end)
+        : t_(t),
+          b_(static_cast<const Code*>(t.b)),
+          next_(b_ + col * t.ldb, t, kColumns),
+          is_all_(begin == 0 && end == t.k) {
+        for (int64_t g = 0; g < 2; ++g)
+            column_offsets<V>(t, col + g * V::kLanes, offset_ + g * V::kLanes);
+    }
+    // The block from `k`; returns the values of k that it has, zeros behind the last one.
+    int64_t stage(int64_t k) {
+        const int64_t num_k = loaded_k<V>(t_.k - k);
+        for (int64_t g = 0; g < 2; ++g)
+            for (int64_t part = 0; part < num_k; part += V::kLoadK)
+                V::load_columns(b_ + k + part, offset_ + g * V::kLanes, t_.k - k - part,
+                                raw_[g] + part / 4 * kRawsOfK);
+        asm volatile("" ::: "memory");  // in memory, whence values are converted
+        ahead_ = b_ + k + kBlockK;
+        return num_k;
+    }
+    // Value k + i of the columns of kGroup; i in 0 .. 3, k a multiple of 4.
+    template <int kGroup>
+    __attribute__((always_inline)) typename V::Vec value(int64_t k, int i) const {
+        return V::template widened<Code>(raw_[kGroup] + k / 4 * kRawsOfK, i);
+    }
+    // Among the products, kBlockK / 4 times a block: i. Lines of the next columns, and those of the
+    // next block, which have come so far, into L1.
+    DSA_PREFETCHING void prefetch(int64_t i) {
+        if (is_all_) next_.lines(kColumns * kBytes / 16);
+        if (i >= kColumns) return;
+        const Code* column = ahead_ + offset_[i];
+        next_.block(column - kBlockK);
+        if (!t_.follows_columns) return;
+        for (int64_t line = 0; line < 2 * kBytes; ++line)
+            __builtin_prefetch(column + line * 64 / kBytes);
+    }
+
+  private:
+    const NtTile& t_;
+    const Code* b_;
+    const Code* ahead_ = nullptr;
+    NextOfCpu<kBytes> next_;
+    bool is_all_;  // of k: what follows in memory is what comes next
+    int64_t offset_[kColumns];
+    alignas(64) typename V::Raw raw_[2][kBlockK / 4 * kRawsOfK];
+};
+
+// c = a b * scale + (first ? 0 : c) for kRows rows: a [kRows][kBlockK], scale [kRows],
+// c [kRows][2] vectors.
+template <class V, int kRows, bool kPrefetches, class Columns>
+static inline void multiply_staged(Columns& b, int64_t num_k, const typename V::Element* a,
+                                   const float* scale, bool first, float* c) {
+    typename V::Sum acc[2 * kRows];
+#pragma GCC unroll 32
+    for (auto& x : acc) x = V::zero();
+    for (int64_t k = 0; k < num_k; k += 4) {
+        if constexpr (kPrefetches) b.prefetch(k / 4);
+        simd::unrolled<4>([&](auto i) DSA_INLINE_LAMBDA {
+            const typename V::Vec x = b.template value<0>(k, i);
+            const typename V::Vec y = b.template value<1>(k, i);
+            simd::unrolled<kRows>([&](auto row) DSA_INLINE_LAMBDA {
+                const typename V::Vec value = V::broadcast(a + row * kBlockK + k + i);
+                acc[2 * row] = V::dot(acc[2 * row], value, x);
+                acc[2 * row + 1] = V::dot(acc[2 * row + 1], value, y);
+            });
+        });
+    }
+#pragma GCC unroll 32
+    for (int i = 0; i < 2 * kRows; ++i) {
+        float* sum = c + i * V::kLanes;
+        V::store_sum(sum,
+                     V::fma(acc[i], V::set1(scale[i / 2]), first ? V::zero() : V::load_sum(sum)));
+    }
+}
+
+// As multiply_staged for a number of rows, at most kRows, that is known at run time.
+template <class V, int kRows, bool kPrefetches, class Columns>
+static inline void multiply_staged_some(int64_t rows, Columns& b, int64_t num_k,
+                                        const typename V::Element* a, const float* scale,
+                                        bool first, float* c) {
+    if (rows == kRows) return multiply_staged<V, kRows, kPrefetches>(b, num_k, a, scale, first, c);
+    if constexpr (kRows > 1)
+        multiply_staged_some<V, kRows - 1, kPrefetches>(rows, b, num_k, a, scale, first, c);
+}
+
+// The block of k from `k` of the columns from `col`, times all rows, to their sums.
+template <class V, class Code>
+static inline void add_staged(const NtTile& t, int64_t col, int64_t k,
+                              StagedColumns<V, Code>& columns, float* c) {
+    const int64_t num_k = columns.stage(k);
+    float scale[V::kStagedRows];
+    for (int64_t i = 0; i < t.m; ++i)
+        scale[i] = row_scale(t, i, k) * column_scale<V, Code>(t, col, k);
+    const RowSteps<V> steps(t.m);
+    int64_t row = 0;
+    for (int64_t step = 0; step < steps.count; row += steps.rows(step++)) {
+        const int64_t rows = steps.rows(step);
+        const auto* a = rows_at<V>(t, k) + row * kBlockK;
+        float* sums = c + row * 2 * V::kLanes;
+        if (step == 0) {
+            multiply_staged_some<V, V::kRows, true>(rows, columns, num_k, a, scale, k == 0, sums);
+        } else {
+            multiply_staged_some<V, V::kRows, false>(rows, columns, num_k, a, scale + row, k == 0,
+                                                     sums);
+        }
+    }
+}
+
+}  // namespace
+
+template <class V, class Code>
+static inline void staged_rows(const NtTile t) {
+    constexpr int64_t kColumns = 2 * V::kLanes;
+    constexpr int64_t kPart = 1 << 19;  // bytes of rows of a part
+    auto* c = static_cast<float*>(t.scratch);
+    const auto block_bytes = t.m * kBlockK * static_cast<int64_t>(sizeof(typename V::Element));
+    const int64_t part_k = kPart / block_bytes * kBlockK;
+    for (int64_t begin = 0; begin < t.k; begin += part_k) {
+        const int64_t end = min_of(begin + part_k, t.k);
+        for (int64_t col = 0; col < t.n; col += kColumns) {
+            StagedColumns<V, Code> columns(t, col, begin, end);
+            for (int64_t k = begin; k < end; k += kBlockK)
+                add_staged<V, Code>(t, col, k, columns, c + col * t.m);
+        }
+    }
+    store_tile<V>(t, c);
+}
+
+}  // namespace dsa::gemm::cpu
