@@ -22,7 +22,8 @@ struct V : Lanes512, WidenedByLoads<V> {
     using Element = float;
     struct State {};
     static constexpr int kStepK = 1;
-    static constexpr int kRows = 12;
+    static constexpr int kRows = 14;
+    static constexpr int kLoopRows = 15;
     static constexpr int kPanelBlocks = 1;
     static constexpr int kFewRows = 0;
     static constexpr int64_t kStagedRows = 64;  // measured on Granite Rapids
