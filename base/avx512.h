@@ -280,6 +280,7 @@ static inline void e4m3_columns_to_f32(const uint8_t* p, const int64_t* offset, 
 #pragma GCC unroll 4
         for (int d = 0; d < 4; ++d) emit(4 * i + d, e4m3_byte_to_f32(v[i], d));
 }
+
 // ---- exp ----
 
 // exp(x), relative error below 2e-7 where the result is a normal number; NaN stays NaN, -inf gives

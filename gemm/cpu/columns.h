@@ -206,6 +206,12 @@ class NextOfCpu {
     DSA_PREFETCHING void block(const void* p) const {
         if (follows_) short_.block(p);
     }
+    // Of `columns` columns at b + offset[].
+    template <class Code>
+    DSA_PREFETCHING void blocks(const Code* b, const int64_t* offset, int64_t columns) const {
+        if (!follows_) return;
+        for (int64_t j = 0; j < columns; ++j) short_.block(b + offset[j]);
+    }
 
   private:
     bool follows_;

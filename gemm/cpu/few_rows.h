@@ -74,7 +74,7 @@ static inline void few_rows_columns(const NtTile& t, int64_t col, float* total) 
     const auto* a = static_cast<const typename V::Element*>(t.a);
     for (int64_t k = 0; k < t.k; k += kBlockK, a += t.a_block_stride) {
         b.start(k);
-        for (const int64_t column : offset) next.block(static_cast<const Code*>(t.b) + k + column);
+        next.blocks(static_cast<const Code*>(t.b) + k, offset, kColumns);
         typename V::Sum acc[kGroups * kRows];
 #pragma GCC unroll 16
         for (auto& x : acc) x = V::zero();
