@@ -86,9 +86,11 @@ struct LinesOfColumns : ColumnsOfTiles<uint8_t, Made> {
             const __mmask64 mask = simd::mask_64(valid > 0 ? valid : 0);
             simd::unrolled<kTileHeight>([&](auto j) DSA_INLINE_LAMBDA {
                 const uint8_t* column = codes + this->offset[j];
-                if constexpr (half == 0 && kIntoL1 != IntoL1::kLongColumns) ahead.block(column);
-                if constexpr (half == 0 && kIntoL1 == IntoL1::kLongColumns)
-                    ahead.block_into_l1(column);
+                if constexpr (kIntoL1 == IntoL1::kLongColumns) {
+                    if constexpr (half == 0) ahead.block_into_l1(column);
+                } else if constexpr (half == 0) {
+                    ahead.block(column);
+                }
                 if constexpr (kIntoL1 == IntoL1::kAll)
                     __builtin_prefetch(column + 64 * half + kAhead);
                 ahead.lines(1);
