@@ -217,57 +217,6 @@ DSA_INLINE void transpose_16x8(const Load& load, const Emit& emit) {
     unrolled<4>([&](auto i) DSA_INLINE_LAMBDA { emit(4 + i, v[i]); });
 }
 
-// fp16 values of e4m3 codes less by 2^8, of which those of the NaN codes become NaN.
-__attribute__((noinline, cold)) static void set_fp16_nans(uint16_t* values, int64_t n) {
-    for (int64_t i = 0; i < n; ++i)
-        if ((values[i] & 0x7fff) == 0x7f << 7) values[i] |= 0x7e00;
-}
-
-// 64 e4m3 codes of each of 16 columns, load(j), to fp16 less by 2^8 (code << 7: exact), transposed:
-// out [64][16], aligned to 64 bytes. In memory, for conversions to fp32 that load: those cost no
-// shuffle, and take subnormals without a penalty.
-template <class Load>
-DSA_INLINE void e4m3_columns_to_fp16(const Load& load, uint16_t* out) {
-    // A product with 128 shifts and extends the sign over the bit above the magnitude.
-    const __m512i even = _mm512_set1_epi16(0x0080);
-    const __m512i odd = _mm512_set1_epi16(static_cast<int16_t>(0x8000));
-    const __m512i fp16 = _mm512_set1_epi16(static_cast<int16_t>(0xbfff));
-    const __m512i magnitude = _mm512_set1_epi8(0x7f);
-    __m512i largest = _mm512_setzero_si512();
-    __m512i quarters[2][8];  // codes 0 .. 15 of columns j and j + 8, then 16 .. 31; and 32 behind
-    unrolled<8>([&](auto j) DSA_INLINE_LAMBDA {
-        const __m512i x = in_register(load(j));
-        const __m512i y = in_register(load(j + 8));
-        const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
-        const __m512i second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
-        quarters[0][j] = _mm512_permutex2var_epi64(x, first, y);
-        quarters[1][j] = _mm512_permutex2var_epi64(x, second, y);
-    });
-    const auto store = [&](uint16_t* to, __m512i values) DSA_INLINE_LAMBDA {
-        const __m512i v = _mm512_and_si512(values, fp16);
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to), _mm512_castsi512_si256(v));
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to + 16 * 16),
-                           _mm512_extracti64x4_epi64(v, 1));
-    };
-    unrolled<2>([&](auto half) DSA_INLINE_LAMBDA {
-        const __m512i* x = quarters[half];
-        __m512i b[8];  // pairs of pairs of codes of columns 0 .. 3 and 8 .. 11, then of the others
-        transpose_four<2>(x[0], x[1], x[2], x[3], b);
-        transpose_four<2>(x[4], x[5], x[6], x[7], b + 4);
-        unrolled<8>([&](auto i) DSA_INLINE_LAMBDA {
-            const __m512i pairs = i % 2 == 0 ? unpack_low<8>(b[i / 2], b[4 + i / 2])
-                                             : unpack_high<8>(b[i / 2], b[4 + i / 2]);
-            largest = _mm512_max_epu8(largest, _mm512_and_si512(pairs, magnitude));
-            uint16_t* to = out + 16 * (32 * half + 2 * i);
-            store(to, _mm512_maddubs_epi16(even, pairs));
-            store(to + 16, _mm512_maddubs_epi16(odd, pairs));
-        });
-    });
-    asm volatile("" ::"r"(out) : "memory");  // or g++ would keep some in registers
-    if (__builtin_expect(_mm512_cmpeq_epi8_mask(largest, magnitude) != 0, 0))
-        set_fp16_nans(out, 64 * 16);
-}
-
 // 64 values of k (valid of them, zeros behind) of 16 columns: emit(step, lanes) for each value, as
 // fp32.
 template <class Emit>

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "base/avx512.h"
+#include "gemm/cpu/fp16_columns.h"
 #include "gemm/cpu/kernels.h"
 #include "gemm/cpu/lanes512.h"
 #include "gemm/cpu/nn_tile.h"
@@ -23,7 +24,6 @@ struct V : Lanes512, WidenedByLoads<V> {
     struct State {};
     static constexpr int kStepK = 1;
     static constexpr int kRows = 14;
-    static constexpr int kLoopRows = 15;
     static constexpr int kPanelBlocks = 1;
     static constexpr int kFewRows = 0;
     static constexpr int64_t kStagedRows = 64;  // measured on Granite Rapids
@@ -61,15 +61,7 @@ struct V : Lanes512, WidenedByLoads<V> {
 
     // fp16 values less by 2^8: half a vector for each of k.
     DSA_INLINE void load_columns(const uint8_t* b, const int64_t* offset, int64_t valid, Raw* out) {
-        auto* fp16 = reinterpret_cast<uint16_t*>(out);
-        if (valid >= kLoadK) {
-            simd::e4m3_columns_to_fp16([&](int j) { return _mm512_loadu_si512(b + offset[j]); },
-                                       fp16);
-        } else {
-            const __mmask64 mask = simd::mask_64(valid > 0 ? valid : 0);
-            simd::e4m3_columns_to_fp16(
-                [&](int j) { return _mm512_maskz_loadu_epi8(mask, b + offset[j]); }, fp16);
-        }
+        load_fp16_columns(b, offset, valid, reinterpret_cast<uint16_t*>(out));
     }
     DSA_INLINE void load_columns(const uint16_t* b, const int64_t* offset, int64_t valid,
                                  Raw* out) {

@@ -123,12 +123,6 @@ static inline void multiply_int8(const Int8Visit<V>& v) {
         });
 }
 
-template <class V, bool kByShifts, int kRows>
-static inline void multiply_int8_some(int64_t rows, const Int8Visit<V>& v) {
-    if (rows == kRows) return multiply_int8<V, kByShifts, kRows>(v);
-    if constexpr (kRows > 1) multiply_int8_some<V, kByShifts, kRows - 1>(rows, v);
-}
-
 // Units are powers of two here, 0 for columns of zeros and NaN (exponent 255) for those with a NaN;
 // where there are no others, base is not a finite number.
 template <class V>
@@ -218,7 +212,8 @@ static inline void multiply_requantised(const NtTile& t, int64_t k, int64_t next
         walk_rows<V>(
             t, next_k, first,
             [](int64_t rows, const Int8Visit<V>& v) {
-                multiply_int8_some<V, decltype(shifts)::value, V::kRows>(rows, v);
+                with_rows<V::kRows>(
+                    rows, [&](auto some) { multiply_int8<V, decltype(shifts)::value, some>(v); });
             },
             between);
     };

@@ -16,7 +16,7 @@ struct Lanes512 {
     using Raw = __m512i;
     static constexpr int64_t kLanes = 16;
     static constexpr int64_t kLoadK = 64;
-    static constexpr int kLoopRows = 13;
+    static constexpr int kLoopRows = 15;
     static constexpr int64_t kNnColumns = 64;
     template <class Code>
     static constexpr int64_t kLongColumn = 512;

@@ -99,8 +99,8 @@ static inline void nn_many_rows(const NnTile& t) {
         for (int64_t col = 0; col < t.n; col += kColumns) {
             const int64_t rows = steps.rows(step);
             for (float& x : scale) x = nn_scale(t, col);
-            multiply_some<V, V::kRows>(rows, {a + row * kNnK, 0, a + (row + rows) * kNnK,
-                                              panels + col * kNnK, kNnK, scale, true, c});
+            multiply_some<V>(rows, {a + row * kNnK, 0, a + (row + rows) * kNnK, panels + col * kNnK,
+                                    kNnK, scale, true, c});
             for (int64_t i = 0; i < rows; ++i)
                 nn_store<V>(t, row + i, col, V::load_sum(c + i * kColumns),
                             V::load_sum(c + i * kColumns + V::kLanes));

@@ -12,7 +12,7 @@
 //   kRunColumn<Code>             values of k from which on it prefetches as NextRun (columns.h)
 //                                instead of NextColumns (measured); 0: never
 //   kLoopRows, multiply<kRows>(a, next_a, b, num_k, acc)   rows from which on it has its own loop
-//                                of products; kRows + 1: never
+//                                of products; more than kRows: never
 //   kFewRows                     rows up to which B goes from memory to registers without a panel
 //                                (few_rows.h; 0: never),
 //   few_rows_serve<Code>(t)      where that is faster,
@@ -169,11 +169,10 @@ static inline void multiply_panel(const PanelVisit<V>& v) {
         });
 }
 
-// As multiply_panel for a number of rows, at most kRows, that is known at run time.
-template <class V, int kRows>
+// As multiply_panel for a number of rows, at most V::kRows, that is known at run time.
+template <class V>
 static inline void multiply_some(int64_t rows, const PanelVisit<V>& v) {
-    if (rows == kRows) return multiply_panel<V, kRows>(v);
-    if constexpr (kRows > 1) multiply_some<V, kRows - 1>(rows, v);
+    with_rows<V::kRows>(rows, [&](auto some) { multiply_panel<V, some>(v); });
 }
 
 // kLoadK values of k from `part` of a panel on, whose columns are at b + offset[j], as far as the
@@ -294,11 +293,10 @@ static inline void multiply_widened(const NtTile& t, int64_t k, int64_t next_k, 
             scale.of_block[block][i] = a_scale.of_block[block][i] * b_scale;
     }
     const int64_t num_k = loaded_k<V>(t.k - k, kPanelK<V>);
-    walk_rows<V>(
-        t, next_k,
-        PanelVisit<V>{rows_at<V>(t, k), t.a_block_stride, nullptr, panel, num_k, scale.of_block[0],
-                      k == 0, c + col * t.m},
-        [](int64_t rows, const PanelVisit<V>& v) { multiply_some<V, V::kRows>(rows, v); }, between);
+    walk_rows<V>(t, next_k,
+                 PanelVisit<V>{rows_at<V>(t, k), t.a_block_stride, nullptr, panel, num_k,
+                               scale.of_block[0], k == 0, c + col * t.m},
+                 multiply_some<V>, between);
 }
 
 // A panel of all columns before the next blocks of k: what many rows have there stays in L2. Each

@@ -73,14 +73,15 @@ class StagedColumns {
 
 // c = a b * scale + (first ? 0 : c) for kRows rows: a [kRows][kBlockK], scale [kRows],
 // c [kRows][2] vectors.
-template <class V, int kRows, bool kPrefetches, class Columns>
-static inline void multiply_staged(Columns& b, int64_t num_k, const typename V::Element* a,
-                                   const float* scale, bool first, float* c) {
+template <class V, int kRows, class Columns>
+static inline void multiply_staged(Columns& b, bool prefetches, int64_t num_k,
+                                   const typename V::Element* a, const float* scale, bool first,
+                                   float* c) {
     typename V::Sum acc[2 * kRows];
 #pragma GCC unroll 32
     for (auto& x : acc) x = V::zero();
     for (int64_t k = 0; k < num_k; k += 4) {
-        if constexpr (kPrefetches) b.prefetch(k / 4);
+        if (prefetches) b.prefetch(k / 4);
         simd::unrolled<4>([&](auto i) DSA_INLINE_LAMBDA {
             const typename V::Vec x = b.template value<0>(k, i);
             const typename V::Vec y = b.template value<1>(k, i);
@@ -99,16 +100,6 @@ static inline void multiply_staged(Columns& b, int64_t num_k, const typename V::
     }
 }
 
-// As multiply_staged for a number of rows, at most kRows, that is known at run time.
-template <class V, int kRows, bool kPrefetches, class Columns>
-static inline void multiply_staged_some(int64_t rows, Columns& b, int64_t num_k,
-                                        const typename V::Element* a, const float* scale,
-                                        bool first, float* c) {
-    if (rows == kRows) return multiply_staged<V, kRows, kPrefetches>(b, num_k, a, scale, first, c);
-    if constexpr (kRows > 1)
-        multiply_staged_some<V, kRows - 1, kPrefetches>(rows, b, num_k, a, scale, first, c);
-}
-
 // The block of k from `k` of the columns from `col`, times all rows, to their sums.
 template <class V, class Code>
 static inline void add_staged(const NtTile& t, int64_t col, int64_t k,
@@ -120,15 +111,11 @@ static inline void add_staged(const NtTile& t, int64_t col, int64_t k,
     const RowSteps<V> steps(t.m);
     int64_t row = 0;
     for (int64_t step = 0; step < steps.count; row += steps.rows(step++)) {
-        const int64_t rows = steps.rows(step);
         const auto* a = rows_at<V>(t, k) + row * kBlockK;
         float* sums = c + row * 2 * V::kLanes;
-        if (step == 0) {
-            multiply_staged_some<V, V::kRows, true>(rows, columns, num_k, a, scale, k == 0, sums);
-        } else {
-            multiply_staged_some<V, V::kRows, false>(rows, columns, num_k, a, scale + row, k == 0,
-                                                     sums);
-        }
+        with_rows<V::kRows>(steps.rows(step), [&](auto rows) {
+            multiply_staged<V, rows>(columns, step == 0, num_k, a, scale + row, k == 0, sums);
+        });
     }
 }
 

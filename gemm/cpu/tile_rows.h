@@ -3,6 +3,7 @@
 // V as in nt_tile.h. Everything is static inline: internal to the ISA file.
 
 #include <cstdint>
+#include <type_traits>
 
 #include "gemm/cpu/columns.h"
 #include "gemm/cpu/kernels.h"
@@ -35,7 +36,7 @@ static inline void store_sums(const NtTile& t, int64_t row, int64_t col, typenam
     }
 }
 
-// How rows meet a panel: `count` times at most kRows of them, as even as can be.
+// How rows meet some columns: `count` times at most kRows of them, as even as can be.
 template <class V>
 struct RowSteps {
     explicit RowSteps(int64_t m)
@@ -44,6 +45,13 @@ struct RowSteps {
 
     int64_t count, least, longer;
 };
+
+// use() with a number of rows, 1 .. kMost, that is known at run time, as a constant.
+template <int kMost, class Use>
+static inline void with_rows(int64_t rows, const Use& use) {
+    if (rows == kMost) return use(std::integral_constant<int, kMost>{});
+    if constexpr (kMost > 1) with_rows<kMost - 1>(rows, use);
+}
 
 // Packed rows' block of k from `k`; behind the last one, the first.
 template <class V>
