@@ -1,4 +1,4 @@
-// int8 products with AVX-512 VNNI, without VBMI: a table of 64 bytes is four shuffles.
+// int8 products with AVX-512 VNNI, without VBMI: a lookup in 64 bytes is four shuffles.
 
 #include <immintrin.h>
 
@@ -9,31 +9,41 @@
 namespace dsa::gemm::cpu {
 namespace {
 
-// Tables of 64 by largest - code: four shuffles each.
+// Four lookups of 16 bytes, which memory broadcasts: two of three instructions have a choice of
+// units then.
 template <int kBase>
 struct ByShuffle {
-    __m512i table, top;
+    const uint8_t* table;
+    __m512i offset;
     explicit ByShuffle(int32_t largest)
-        : table(_mm512_load_si512(kInt8Magnitudes<kBase>.magnitude[largest])),
-          top(_mm512_set1_epi8(static_cast<char>(largest))) {}
+        : table(kInt8XorTables.magnitude[largest]),
+          offset(_mm512_set1_epi32(static_cast<int>(kInt8XorTables.offset[largest]))) {}
 
     inline __m512i magnitudes(__m512i codes) const {
-        const __m512i below = _mm512_sub_epi8(top, _mm512_and_si512(codes, _mm512_set1_epi8(0x7f)));
-        const __m512i r0 = _mm512_shuffle_epi8(_mm512_shuffle_i32x4(table, table, 0x00), below);
-        const __m512i r1 = _mm512_shuffle_epi8(_mm512_shuffle_i32x4(table, table, 0x55), below);
-        const __m512i r2 = _mm512_shuffle_epi8(_mm512_shuffle_i32x4(table, table, 0xaa), below);
-        const __m512i r3 = _mm512_shuffle_epi8(_mm512_shuffle_i32x4(table, table, 0xff), below);
-        const __mmask64 bit4 = _mm512_test_epi8_mask(below, _mm512_set1_epi8(16));
-        const __mmask64 bit5 = _mm512_test_epi8_mask(below, _mm512_set1_epi8(32));
-        return _mm512_mask_blend_epi8(
-            _mm512_cmplt_epu8_mask(below, _mm512_set1_epi8(64)),
-            _mm512_set1_epi8(static_cast<char>(kBase)),
-            _mm512_mask_blend_epi8(bit5, _mm512_mask_blend_epi8(bit4, r0, r1),
-                                   _mm512_mask_blend_epi8(bit4, r2, r3)));
+        const __m512i at = _mm512_add_epi8(offset, _mm512_and_si512(codes, _mm512_set1_epi8(0x7f)));
+        const __m512i first =
+            _mm512_ternarylogic_epi32(part<0>(at), part<1>(at), part<2>(at), kXor);
+        return _mm512_ternarylogic_epi32(first, part<3>(at),
+                                         _mm512_set1_epi8(static_cast<char>(kBase)), kXor);
+    }
+
+  private:
+    static constexpr int kXor = 0x96;  // of three
+
+    template <int kPart>
+    inline __m512i part(__m512i at) const {
+        const auto* entries = reinterpret_cast<const __m128i*>(table) + kPart;
+        return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_load_si128(entries)),
+                                   _mm512_sub_epi8(at, _mm512_set1_epi8(16 * kPart)));
     }
 };
 
-using V = Int8Vnni<ByShuffle, 16>;
+// Measured on Granite Rapids.
+struct V : Int8Vnni<ByShuffle, 16> {
+    static constexpr int kRows = 12;
+    static constexpr int kPanelBlocks = 1;
+    static constexpr bool kShifts = false;
+};
 
 }  // namespace
 

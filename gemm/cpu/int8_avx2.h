@@ -14,24 +14,6 @@
 namespace dsa::gemm::cpu {
 namespace {
 
-// The magnitudes of Int8Tables by [largest][63 + code - largest], each 16 of them xor the 16
-// before: the shuffles of all 16 that are not behind the code's, xored, give the code's.
-struct Int8XorTables {
-    alignas(64) uint8_t magnitude[128][64];
-};
-
-constexpr Int8XorTables make_int8_xor_tables() {
-    Int8XorTables t{};
-    for (int64_t largest = 0; largest < 128; ++largest)
-        for (int64_t at = 0; at < 64; ++at) {
-            t.magnitude[largest][at] = kInt8Tables.magnitude[largest][63 - at];
-            if (at >= 16) t.magnitude[largest][at] ^= kInt8Tables.magnitude[largest][63 - at + 16];
-        }
-    return t;
-}
-
-constexpr Int8XorTables kInt8XorTables = make_int8_xor_tables();
-
 struct Int8V : Lanes256 {
     using Vec = __m256i;
     // The type that the instruction has: g++ 12 keeps an array of __m256i in memory.

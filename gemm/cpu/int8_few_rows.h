@@ -23,20 +23,23 @@ struct Int8Half {
     alignas(64) uint8_t values[16][64];
 };
 
-// 64 values of k of four of 16 columns, from `column` on: codes at b + offset[], masked; top: the
-// largest codes.
+// 64 values of k of four of 16 columns, from `column` on: codes at b + offset[], the first `valid`;
+// top: the largest codes.
 struct FourColumns {
     const uint8_t* b;
     const int64_t* offset;
-    __mmask64 mask;
+    int64_t valid;
     const int32_t* top;
     int64_t column;
 };
 
-// Column i of the four, unsigned.
-template <class V>
+// Column i of the four, unsigned. kWhole: of 64 codes, whose load takes no mask.
+template <class V, bool kWhole>
 DSA_INLINE __m512i requantise_column(const FourColumns& from, int64_t i) {
-    const __m512i codes = _mm512_maskz_loadu_epi8(from.mask, from.b + from.offset[from.column + i]);
+    const uint8_t* p = from.b + from.offset[from.column + i];
+    const __m512i codes =
+        kWhole ? _mm512_loadu_si512(p)
+               : _mm512_maskz_loadu_epi8(simd::mask_64(from.valid > 0 ? from.valid : 0), p);
     return simd::in_register(V::requantised(from.top[from.column + i], codes));
 }
 
@@ -48,12 +51,12 @@ DSA_INLINE void store_four(__m512i x0, __m512i x1, __m512i x2, __m512i x3, int64
     for (int c = 0; c < 4; ++c) _mm512_store_si512(half->values[column + c], out[c]);
 }
 
-template <class V>
+template <class V, bool kWhole>
 DSA_INLINE void requantise_four(const FourColumns& from, Int8Half* half) {
-    const __m512i x0 = requantise_column<V>(from, 0);
-    const __m512i x1 = requantise_column<V>(from, 1);
-    const __m512i x2 = requantise_column<V>(from, 2);
-    const __m512i x3 = requantise_column<V>(from, 3);
+    const __m512i x0 = requantise_column<V, kWhole>(from, 0);
+    const __m512i x1 = requantise_column<V, kWhole>(from, 1);
+    const __m512i x2 = requantise_column<V, kWhole>(from, 2);
+    const __m512i x3 = requantise_column<V, kWhole>(from, 3);
     store_four(x0, x1, x2, x3, from.column, half);
 }
 
@@ -76,7 +79,7 @@ DSA_INLINE void multiply_four(const Int8Half& half, int64_t c, const int8_t* a,
 
 // A quarter of a half meets the rows, and four columns are requantised in between, one after each
 // dword's products: the two keep different units busy.
-template <class V, int kRows>
+template <class V, bool kWhole, int kRows>
 DSA_INLINE void multiply_and_requantise_four(const Int8Half& half, const int8_t* a,
                                              typename V::IntSum* acc, const FourColumns& from,
                                              Int8Half* to) {
@@ -85,17 +88,17 @@ DSA_INLINE void multiply_and_requantise_four(const Int8Half& half, const int8_t*
     __m512i x2 = x0;
     __m512i x3 = x0;
     multiply_four<V, kRows>(half, from.column / 4, a, acc, [&](int64_t i) DSA_INLINE_LAMBDA {
-        if (i == 0) x0 = requantise_column<V>(from, 0);
-        if (i == 1) x1 = requantise_column<V>(from, 1);
-        if (i == 2) x2 = requantise_column<V>(from, 2);
-        if (i == 3) x3 = requantise_column<V>(from, 3);
+        if (i == 0) x0 = requantise_column<V, kWhole>(from, 0);
+        if (i == 1) x1 = requantise_column<V, kWhole>(from, 1);
+        if (i == 2) x2 = requantise_column<V, kWhole>(from, 2);
+        if (i == 3) x3 = requantise_column<V, kWhole>(from, 3);
     });
     store_four(x0, x1, x2, x3, from.column, to);
 }
 
 // Blocks of k from `k` to `end` of 16 columns, which are at b + offset[j], times kRows rows, added
-// to total [kRows][16].
-template <class V, int kRows>
+// to total [kRows][16]. kWhole: all of them have kBlockK values.
+template <class V, bool kWhole, int kRows>
 static inline void int8_few_rows_blocks(const NtTile& t, int64_t col, const uint8_t* b,
                                         const int64_t* offset, int64_t k, int64_t end,
                                         NextOfCpu<1>& next, float* total) {
@@ -107,8 +110,8 @@ static inline void int8_few_rows_blocks(const NtTile& t, int64_t col, const uint
     alignas(64) int32_t top[16];
     __m512i tops = V::largest(b, offset, end - k);
     V::store_largest(tops, top);
-    const auto mask = [&](int64_t first) { return simd::mask_64(end > first ? end - first : 0); };
-    for (int64_t j = 0; j < 16; j += 4) requantise_four<V>({b, offset, mask(k), top, j}, &half[0]);
+    for (int64_t j = 0; j < 16; j += 4)
+        requantise_four<V, kWhole>({b, offset, end - k, top, j}, &half[0]);
     for (; k < end; k += kBlockK) {
         const __m512 unit =
             V::mul(V::units(tops), V::set1(t.b_scale[col / kBlockK * t.b_scale_ld + k / kBlockK]));
@@ -121,14 +124,14 @@ static inline void int8_few_rows_blocks(const NtTile& t, int64_t col, const uint
         const int64_t ahead = last ? 0 : kBlockK;  // behind the last block: nothing that is used
         for (int64_t j = 0; j < 16; j += 4) {
             next.lines(4);
-            multiply_and_requantise_four<V, kRows>(
-                half[0], a, acc, {b + 64, offset, mask(k + 64), top, j}, &half[1]);
+            multiply_and_requantise_four<V, kWhole, kRows>(
+                half[0], a, acc, {b + 64, offset, end - k - 64, top, j}, &half[1]);
         }
         V::store_largest(tops, top);
         for (int64_t j = 0; j < 16; j += 4) {
             next.lines(4);
-            multiply_and_requantise_four<V, kRows>(
-                half[1], a + 64, acc, {b + ahead, offset, mask(k + ahead), top, j}, &half[0]);
+            multiply_and_requantise_four<V, kWhole, kRows>(
+                half[1], a + 64, acc, {b + ahead, offset, end - k - ahead, top, j}, &half[0]);
         }
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r) {
@@ -153,10 +156,14 @@ static inline void int8_few_rows_columns(const NtTile& t, int64_t col, float* to
     constexpr int64_t kRun = kCopiedRun<uint8_t>;
     const int64_t k = with_copies<uint8_t, V::kLanes, kRun>(
         t, offset, false, [&](const uint8_t* values, const int64_t* places, int64_t first) {
-            int8_few_rows_blocks<V, kRows>(t, col, values, places, first, first + kRun, next,
-                                           total);
+            int8_few_rows_blocks<V, true, kRows>(t, col, values, places, first, first + kRun, next,
+                                                 total);
         });
-    if (k < t.k) int8_few_rows_blocks<V, kRows>(t, col, b + k, offset, k, t.k, next, total);
+    const int64_t whole = t.k / kBlockK * kBlockK;
+    if (k < whole)
+        int8_few_rows_blocks<V, true, kRows>(t, col, b + k, offset, k, whole, next, total);
+    if (whole < t.k)
+        int8_few_rows_blocks<V, false, kRows>(t, col, b + whole, offset, whole, t.k, next, total);
 }
 
 // t.m rows, at most kRows.

@@ -45,26 +45,37 @@ static constexpr Int8Tables make_int8_tables() {
 
 static constexpr Int8Tables kInt8Tables = make_int8_tables();
 
-// The magnitudes + base. With 128, where int8 values + 128 are unsigned, the opposite of 128 + x is
-// 128 - x as well.
-template <int kPlaces>
-struct Int8Magnitudes {
-    alignas(64) uint8_t magnitude[128][kPlaces];
+// For lookups that take 16 entries by the low four bits of an index, and give 0 where its top bit
+// is set. Entry at = 63 + code - largest (below 0: nothing but 0) is the magnitude xor that of the
+// entry 16 before, so the four lookups of 16 entries with at, at - 16, at - 32 and at - 48, xored,
+// are the magnitude: those of parts behind `at` are 0, those before it cancel.
+struct Int8XorTables {
+    alignas(64) uint8_t magnitude[128][64];  // [largest][at]
+    uint32_t offset[128];                    // [largest], in each byte what makes `at` of a code
 };
 
-// [largest][largest - code]
-static constexpr Int8Magnitudes<64> make_int8_magnitudes(int base) {
-    Int8Magnitudes<64> t{};
-    for (int64_t largest = 0; largest < 128; ++largest)
-        for (int64_t below = 0; below < 64; ++below)
-            t.magnitude[largest][below] =
-                static_cast<uint8_t>(base + kInt8Tables.magnitude[largest][below]);
+static constexpr Int8XorTables make_int8_xor_tables() {
+    Int8XorTables t{};
+    for (int64_t largest = 0; largest < 128; ++largest) {
+        t.offset[largest] = static_cast<uint32_t>((63 - largest) & 0xff) * 0x01010101U;
+        for (int64_t at = 0; at < 64; ++at) {
+            t.magnitude[largest][at] = kInt8Tables.magnitude[largest][63 - at];
+            if (at >= 16) t.magnitude[largest][at] ^= kInt8Tables.magnitude[largest][63 - at + 16];
+        }
+    }
     return t;
 }
 
-// [largest][code], for a lookup that takes all 128 codes at once.
-static constexpr Int8Magnitudes<128> make_int8_magnitudes_by_code(int base) {
-    Int8Magnitudes<128> t{};
+static constexpr Int8XorTables kInt8XorTables = make_int8_xor_tables();
+
+// For lookups that take all 128 codes at once: the magnitudes + base. With 128, where int8 values +
+// 128 are unsigned, the opposite of 128 + x is 128 - x as well.
+struct Int8MagnitudesByCode {
+    alignas(64) uint8_t magnitude[128][128];  // [largest][code]
+};
+
+static constexpr Int8MagnitudesByCode make_int8_magnitudes_by_code(int base) {
+    Int8MagnitudesByCode t{};
     for (int64_t largest = 0; largest < 128; ++largest)
         for (int64_t code = 0; code < 128; ++code) {
             const int64_t below = largest - code;
@@ -76,8 +87,6 @@ static constexpr Int8Magnitudes<128> make_int8_magnitudes_by_code(int base) {
 }
 
 template <int kBase>
-static constexpr Int8Magnitudes<64> kInt8Magnitudes = make_int8_magnitudes(kBase);
-template <int kBase>
-static constexpr Int8Magnitudes<128> kInt8MagnitudesByCode = make_int8_magnitudes_by_code(kBase);
+static constexpr Int8MagnitudesByCode kInt8MagnitudesByCode = make_int8_magnitudes_by_code(kBase);
 
 }  // namespace dsa::gemm::cpu
