@@ -99,16 +99,17 @@ class Int8Columns {
     }
 
     // Adds the block from `k` to total [rows][16], of which these columns have 8.
-    template <class Next>
-    void add_block(int64_t k, Next& next, float* total) {
+    void add_block(int64_t k, NextOfCpu<1>& next, float* total) {
         const auto* b = static_cast<const uint8_t*>(t_.b) + k;
         const int64_t valid = min_of(t_.k - k, kBlockK);
         const int8_t* rows = rows_ + k * t_.m;
         alignas(32) float unit[8];
         for (int j = 0; j < 8; ++j) unit[j] = kInt8Tables.unit[top_[j]];
         for (int j = 0; j < 8; ++j) {
-            next.column();
-            next.column();
+            next.lines(2);
+            next.block(b + offset_[j]);
+            // Of the block behind the next one, whose largest codes are found below.
+            if (t_.follows_columns) prefetch_lines(b + offset_[j] + 2 * kBlockK, 2, false);
             if (valid == kBlockK) {
                 multiply_column(b + offset_[j], kBlockK, j, rows);
             } else {
@@ -160,8 +161,8 @@ inline bool int8_few_rows(const NtTile& t) {
         alignas(32) float total[kFewInt8Rows * 16] = {};
         Int8Columns low(t, col, rows);
         Int8Columns high(t, min_of(col + 8, t.n - 1), rows);
+        NextOfCpu<1> next(static_cast<const uint8_t*>(t.b) + col * t.ldb, t, 16);
         for (int64_t k = 0; k < t.k; k += kBlockK) {
-            auto next = next_columns<1>(t, 16, col, k);
             low.add_block(k, next, total);
             high.add_block(k, next, total + 8);
         }
@@ -184,15 +185,14 @@ struct Int8Row {
 // Sums of kRunBlocks blocks of a column (`valid` values, zeros behind), and what 1 means in each.
 // The largest codes come first: finding them is a long chain.
 template <bool kWhole>
-inline __m256i dot_run(const uint8_t* b, int64_t valid, const int8_t* row, float* unit) {
-    constexpr int64_t kAhead = 4096;  // as for reading alone
+inline __m256i dot_run(const uint8_t* b, int64_t valid, bool follows, const int8_t* row,
+                       float* unit) {
     int32_t top[kRunBlocks];
     __m256i sums[kRunBlocks];
     __m256i codes[4];
     const int64_t blocks = kWhole ? kRunBlocks : (valid + kBlockK - 1) / kBlockK;
     for (int64_t i = 0; i < blocks; ++i) {
-        __builtin_prefetch(b + i * kBlockK + kAhead);
-        __builtin_prefetch(b + i * kBlockK + kAhead + 64);
+        prefetch_run(b + i * kBlockK, follows);
         load_codes(b + i * kBlockK, kWhole ? kBlockK : valid - i * kBlockK, codes);
         top[i] = largest(codes);
         unit[i] = kInt8Tables.unit[top[i]];
@@ -215,9 +215,10 @@ __attribute__((noinline)) float one_row_column(const NtTile& t, int64_t col, con
         alignas(32) float unit[kRunBlocks];
         alignas(32) float sum[kRunBlocks];
         const int64_t valid = t.k - k;
-        const __m256i sums = valid >= kRunBlocks * kBlockK
-                                 ? dot_run<true>(b + k, valid, row.values + k, unit)
-                                 : dot_run<false>(b + k, valid, row.values + k, unit);
+        const __m256i sums =
+            valid >= kRunBlocks * kBlockK
+                ? dot_run<true>(b + k, valid, t.follows_columns, row.values + k, unit)
+                : dot_run<false>(b + k, valid, t.follows_columns, row.values + k, unit);
         _mm256_store_ps(sum, _mm256_cvtepi32_ps(sums));
         const int64_t first = k / kBlockK;
         for (int64_t i = 0; i < kRunBlocks && i * kBlockK < valid; ++i)
