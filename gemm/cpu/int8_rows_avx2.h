@@ -19,7 +19,7 @@ namespace dsa::gemm::cpu {
 namespace {
 
 // Rows up to which panels are slower.
-constexpr int64_t kFewInt8Rows = 8;  // measured on Granite Rapids
+constexpr int64_t kFewInt8Rows = 16;  // measured on Granite Rapids
 
 // 128 packed values (Int8V::pack_row) as bytes again; `least`: the least of all, lane by lane.
 inline void unpack_block(const int16_t* pairs, int8_t* values, __m256i* least) {
