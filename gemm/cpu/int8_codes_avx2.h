@@ -39,7 +39,7 @@ inline int32_t largest(const __m256i* codes) {
 
 // Largest magnitude codes of 8 times 128, a dword each, given largest_of_32() of each: the vectors
 // are transposed on the way, and 8 results come from one chain.
-inline __m256i largest_of_8(const __m256i* v) {
+__attribute__((always_inline)) inline __m256i largest_of_8(const __m256i* v) {
     __m256i half[4];  // of j and j + 4
     for (int j = 0; j < 4; ++j)
         half[j] = _mm256_max_epu8(_mm256_permute2x128_si256(v[j], v[j + 4], 0x20),

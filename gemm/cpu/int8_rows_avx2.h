@@ -79,7 +79,8 @@ inline __m256i sum_lanes(const __m256i* x) {
 // ---- few rows: 8 columns side by side ----
 
 // Largest codes of the block of k at b + offset[j] of 8 columns.
-inline void find_largest(const uint8_t* b, const int64_t* offset, int64_t valid, int32_t* top) {
+__attribute__((always_inline)) inline void find_largest(const uint8_t* b, const int64_t* offset,
+                                                        int64_t valid, int32_t* top) {
     __m256i parts[8];
     for (int j = 0; j < 8; ++j) {
         __m256i codes[4];
@@ -117,7 +118,12 @@ class Int8Columns {
             }
         }
         // Of the next block, a long chain, beside these sums.
-        if (t_.k - k > kBlockK) find_largest(b + kBlockK, offset_, t_.k - k - kBlockK, top_);
+        const int64_t behind = t_.k - k - kBlockK;
+        if (behind >= kBlockK) {
+            find_largest(b + kBlockK, offset_, kBlockK, top_);
+        } else if (behind > 0) {
+            find_largest(b + kBlockK, offset_, behind, top_);
+        }
         const __m256 scale =
             _mm256_mul_ps(_mm256_load_ps(unit), _mm256_set1_ps(b_scale_[k / kBlockK]));
         for (int64_t r = 0; r < t_.m; ++r) {
