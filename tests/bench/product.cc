@@ -95,4 +95,8 @@ void Product::operator()(Exec& exec) {
     testing::run_gemm(exec, p);
 }
 
+void Product::swap_codes(Product& other) {
+    std::swap_ranges(b_.bytes.begin(), b_.bytes.end(), other.b_.bytes.begin());
+}
+
 }  // namespace dsa::bench

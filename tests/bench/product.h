@@ -36,7 +36,7 @@ struct Weights {
     Weights(Form form, const Shape& shape, int64_t copies, int subnormal_per_mille);
 };
 
-// Copies of a weight of one benchmark: for few rows all together far larger than the caches.
+// Copies of a weight of one benchmark: for few rows 384 MB together, more than most caches hold.
 int64_t cold_copies(int64_t bytes, int64_t m);
 
 class Product {
@@ -44,6 +44,7 @@ class Product {
     Product(Form form, const Shape& shape, int64_t m);  // weights cold where m is small
     Product(Form form, const Shape& shape, int64_t m, int subnormal_per_mille, int64_t copies);
     void operator()(Exec& exec);
+    void swap_codes(Product& other);  // of the weights, of one size, which stay where they are
 
   private:
     int64_t m_, n_;
