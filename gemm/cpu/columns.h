@@ -233,13 +233,14 @@ class NextOfCpu {
 };
 
 // For the block of k from `k` of `columns` columns from `col`: the blocks before it have asked for
-// their share.
+// their share. What NextOfCpu::block() asks for is asked for at once.
 template <int64_t kSize>
 static inline NextOfCpu<kSize> next_columns(const NtTile& t, int64_t columns, int64_t col,
                                             int64_t k) {
     const auto* b = static_cast<const uint8_t*>(t.b);
-    return NextOfCpu<kSize>(b + (col * t.ldb + k * columns) * kSize, t, columns,
-                            t.follows_columns && t.k * kSize < kLongColumn);
+    const NextOfCpu<kSize> next(b + (col * t.ldb + k * columns) * kSize, t, columns);
+    for (int64_t j = 0; j < columns; ++j) next.block(b + ((col + j) * t.ldb + k) * kSize);
+    return next;
 }
 
 // As NextColumns, for the kernels whose eight calls of lines() are for one run of blocks of eight
@@ -324,13 +325,22 @@ class PanelBehind {
     // many, in at most `parts` parts; `col` and `k` as above.
     PanelBehind(const NtTile& t, int64_t k, int64_t panel_k, int64_t col, int64_t behind,
                 int64_t columns, int64_t parts)
-        : stride_(t.ldb * kSize),
-          bytes_(panel_k * kSize),
-          left_(t.m < kManyRows ? 0 : columns),
-          count_((columns + parts - 1) / parts) {
+        : PanelBehind(t, panel_k, t.m < kManyRows ? 0 : columns, parts) {
         const bool of_next_k = col + behind >= t.n;
         const int64_t over = of_next_k && t.n > behind ? t.n : 0;
         next_ = column_at(t, of_next_k ? k + panel_k : k, col + behind - over, kSize);
+    }
+    // The next panel of columns of which all of k comes before the next ones, where they are long
+    // and the hardware has brought it to L2 by itself; `columns` from `col`, of which panel_k of k
+    // from `k` are in use.
+    static PanelBehind of_columns(const NtTile& t, int64_t k, int64_t panel_k, int64_t col,
+                                  int64_t columns, int64_t parts) {
+        const bool is_near = t.follows_columns && t.k * kSize >= kLongColumn;
+        PanelBehind next(t, panel_k, is_near ? columns : 0, parts);
+        const bool is_last = k + panel_k >= t.k;
+        next.next_ = static_cast<const uint8_t*>(t.b) +
+                     (is_last ? (col + columns) * t.ldb : col * t.ldb + k + panel_k) * kSize;
+        return next;
     }
 
     // Lines of the next part; columns may start anywhere in a line.
@@ -344,6 +354,12 @@ class PanelBehind {
     }
 
   private:
+    PanelBehind(const NtTile& t, int64_t panel_k, int64_t columns, int64_t parts)
+        : stride_(t.ldb * kSize),
+          bytes_(panel_k * kSize),
+          left_(columns),
+          count_((columns + parts - 1) / parts) {}
+
     const uint8_t* next_;
     int64_t stride_;
     int64_t bytes_;  // of a column

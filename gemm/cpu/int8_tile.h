@@ -234,7 +234,10 @@ static inline void int8_columns_first(const NtTile& t) {
             requantise_panel<V>(
                 t, k, col, [&](int64_t from) { return next_columns<1>(t, kColumns, col, from); },
                 &panel);
-            multiply_requantised<V>(t, k, k + kPanelK<V>, col, panel, a_scale, [] {});
+            auto behind =
+                PanelBehind<1>::of_columns(t, k, kPanelK<V>, col, kColumns, RowSteps<V>(t.m).count);
+            multiply_requantised<V>(t, k, k + kPanelK<V>, col, panel, a_scale,
+                                    [&] { behind.part(); });
         }
     store_tile<V>(t, static_cast<const float*>(t.scratch));
 }
