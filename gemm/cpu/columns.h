@@ -225,6 +225,11 @@ class NextOfCpu {
         if (!follows_) return;
         for (int64_t j = 0; j < columns; ++j) short_.block(b + offset[j]);
     }
+    DSA_PREFETCHING void blocks_into_l1(const uint8_t* b, const int64_t* offset,
+                                        int64_t columns) const {
+        if (!follows_) return;
+        for (int64_t j = 0; j < columns; ++j) short_.block_into_l1(b + offset[j]);
+    }
 
   private:
     bool follows_;

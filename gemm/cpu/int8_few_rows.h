@@ -117,7 +117,7 @@ static inline void int8_few_rows_blocks(const NtTile& t, int64_t col, const uint
             V::mul(V::units(tops), V::set1(t.b_scale[col / kBlockK * t.b_scale_ld + k / kBlockK]));
         const bool last = end - k <= kBlockK;
         if (!last) tops = V::largest(b + kBlockK, offset, end - k - kBlockK);
-        next.blocks(b, offset, V::kLanes);
+        next.blocks_into_l1(b, offset, V::kLanes);
         typename V::IntSum acc[kRows];
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r) acc[r] = V::set1_int(a_start[r]);
