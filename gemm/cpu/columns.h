@@ -99,7 +99,9 @@ DSA_PREFETCHING static void prefetch_lines(const uint8_t* p, int64_t count, bool
     }
 }
 
-inline constexpr int64_t kPage = 4096;  // bytes, where the hardware's prefetches end
+// Bytes: where the hardware's prefetches end, and the first of them that set it off again.
+inline constexpr int64_t kPage = 4096;
+inline constexpr int64_t kPageHead = 512;
 
 static inline int64_t place_in_page(const void* p) {
     return static_cast<int64_t>(reinterpret_cast<uintptr_t>(p) % kPage);
@@ -113,7 +115,7 @@ static inline int64_t place_in_page(const void* p) {
 DSA_PREFETCHING static void prefetch_run(const uint8_t* p, bool follows) {
     constexpr int64_t kLines = kBlockK / 64;
     if (!follows) return prefetch_lines(p + kPage, kLines, false);
-    if (place_in_page(p) < 512) prefetch_lines(p + kPage, kLines, true);
+    if (place_in_page(p) < kPageHead) prefetch_lines(p + kPage, kLines, true);
     prefetch_lines(p + kPage / 2, kLines, false);
 }
 
@@ -173,7 +175,7 @@ class NextShortColumns {
     DSA_PREFETCHING void lines(int64_t count) {
         if (!are_short_) return;
         prefetch_lines(next_, count, true);
-        if (place_in_page(next_) < kHeadLines * 64) prefetch_lines(next_ + kPage, count, true);
+        if (place_in_page(next_) < kPageHead) prefetch_lines(next_ + kPage, count, true);
         next_ += 64 * count;
     }
     // For each block of k of a column: where it is read.
@@ -192,7 +194,6 @@ class NextShortColumns {
   private:
     static constexpr int64_t kAhead = 512;  // bytes
     static constexpr int64_t kPageLines = 4;
-    static constexpr int64_t kHeadLines = 8;
 
     const uint8_t* next_;
     bool are_short_;
@@ -202,10 +203,8 @@ class NextShortColumns {
 template <int64_t kSize>
 class NextOfCpu {
   public:
-    NextOfCpu(const void* first, const NtTile& t, int64_t columns, bool follows)
-        : follows_(follows), short_(first, t, columns), all_(first, t, columns) {}
     NextOfCpu(const void* first, const NtTile& t, int64_t columns)
-        : NextOfCpu(first, t, columns, t.follows_columns) {}
+        : follows_(t.follows_columns), short_(first, t, columns), all_(first, t, columns) {}
 
     DSA_PREFETCHING void lines(int64_t count) {
         if (follows_) {
