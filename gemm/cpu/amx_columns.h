@@ -10,6 +10,7 @@
 #include "base/avx512.h"
 #include "base/unrolled.h"
 #include "gemm/cpu/amx_tiles.h"
+#include "gemm/cpu/column_runs.h"
 #include "gemm/cpu/columns.h"
 #include "gemm/cpu/int8_vbmi.h"
 #include "gemm/cpu/int8_vnni.h"
@@ -23,6 +24,9 @@ namespace {
 
 inline constexpr int64_t kTileSize = kTileHeight * kTileBytes;
 
+using VisitOfTiles = Visit<kTileHeight>;
+using NextOfTiles = NextVisit<kTileHeight>;
+
 // Tiles of a block of k: the next one is tile_bytes behind `first`, a tile's next row row_bytes.
 struct BlockTiles {
     const uint8_t* first;
@@ -30,9 +34,10 @@ struct BlockTiles {
     int64_t row_bytes;
 };
 
-// 16 columns of B, from `col`, and what is made of them. WidenedColumns, PlainColumns and
-// RequantisedColumns have
+// 16 columns of B and what is made of them. WidenedColumns, PlainColumns and RequantisedColumns
+// have
 //   Products                      of a tile of theirs and one of rows
+//   kLongest                      runs of columns (Visits)
 //   make<kSteps>(block, between)  makes tiles of a block of k, one block after another; between(i),
 //                                 i in 0 .. kSteps - 1, on the way
 //   tiles(block)                  of one of the last two
@@ -43,9 +48,11 @@ template <class Code, class Made>
 struct ColumnsOfTiles {
     static constexpr int64_t kValues = kTileBytes / static_cast<int64_t>(sizeof(Made));  // of k
 
-    ColumnsOfTiles(const NtTile& tile, int64_t first_column)
-        : t(tile), col(first_column), b(static_cast<const Code*>(t.b)) {
-        column_offsets<LanesBf16>(t, col, offset);
+    // Columns beyond n repeat the last one, and are not stored.
+    ColumnsOfTiles(const NtTile& tile, const VisitOfTiles& visit)
+        : t(tile), first(visit.column[0]), b(static_cast<const Code*>(t.b)) {
+        for (int64_t j = 0; j < kTileHeight; ++j)
+            offset[j] = min_of(visit.column[j], t.n - 1) * t.ldb;
     }
     int64_t valid(int64_t block) const { return t.k - block * kBlockK; }
     Made* made(int64_t block) { return tiles[block % 2]; }
@@ -53,47 +60,38 @@ struct ColumnsOfTiles {
         return {reinterpret_cast<const uint8_t*>(tiles[block % 2]), kTileSize, kTileBytes};
     }
     float scale(int64_t block) const {
-        return column_scale<LanesBf16, Code>(t, col, block * kBlockK);
+        return column_scale<LanesBf16, Code>(t, first, block * kBlockK);
     }
 
     const NtTile& t;
-    int64_t col;
+    int64_t first;  // column
     const Code* b;
     int64_t offset[kTileHeight];
     alignas(64) Made tiles[2][kTileHeight * kBlockK];
 };
 
-// What is asked for once more, into L1, shortly before it is read: lines of all columns, of long
-// ones, or of none. (Measured on Granite Rapids: of bf16 up to 16 rows gain, more rows lose.)
-enum class IntoL1 { kNone, kLongColumns, kAll };
-
 // Columns of e4m3, which are read line by line.
 template <class Made>
 struct LinesOfColumns : ColumnsOfTiles<uint8_t, Made> {
-    LinesOfColumns(const NtTile& tile, int64_t first_column)
-        : ColumnsOfTiles<uint8_t, Made>(tile, first_column),
-          next(this->b + first_column * tile.ldb, tile, kTileHeight) {}
+    LinesOfColumns(const NtTile& tile, const VisitOfTiles& visit, const Range& range,
+                   const NextOfTiles& next)
+        : ColumnsOfTiles<uint8_t, Made>(tile, visit), heads(tile, this->offset, range.end, next) {}
 
     // Those of a block of k: line(j, half, codes), codes being values 64 * half and on of column j,
-    // zeros behind the last one of k; between(i) as in make().
-    template <int kSteps, IntoL1 kIntoL1, class Line, class Between>
+    // zeros behind the last one of k; between(i) as in make(). What the hardware has brought to L2
+    // is asked for once more, into L1, kAhead bytes before it is read; not at all where that is 0.
+    template <int kSteps, int64_t kAhead, class Line, class Between>
     __attribute__((always_inline)) void each(int64_t block, const Line& line,
                                              const Between& between) {
         const uint8_t* codes = this->b + block * kBlockK;
-        NextShortColumns<1> ahead = next;  // here for the registers
+        heads.some(block);
         simd::unrolled<2>([&](auto half) DSA_INLINE_LAMBDA {
             const int64_t valid = this->valid(block) - 64 * half;
             const __mmask64 mask = simd::mask_64(valid > 0 ? valid : 0);
             simd::unrolled<kTileHeight>([&](auto j) DSA_INLINE_LAMBDA {
                 const uint8_t* column = codes + this->offset[j];
-                if constexpr (kIntoL1 == IntoL1::kLongColumns) {
-                    if constexpr (half == 0) ahead.block_into_l1(column);
-                } else if constexpr (half == 0) {
-                    ahead.block(column);
-                }
-                if constexpr (kIntoL1 == IntoL1::kAll)
-                    __builtin_prefetch(column + 64 * half + kAhead);
-                ahead.lines(1);
+                if constexpr (half == 0) prefetch_page_head(column, kBlockK);
+                if constexpr (kAhead > 0) __builtin_prefetch(column + 64 * half + kAhead);
                 line(j, half, _mm512_maskz_loadu_epi8(mask, column + 64 * half));
                 constexpr int kLine = 16 * half + j;
                 constexpr int kStep = kLine * kSteps / 32;
@@ -101,20 +99,21 @@ struct LinesOfColumns : ColumnsOfTiles<uint8_t, Made> {
                     between(std::integral_constant<int, kStep>{});
             });
         });
-        next = ahead;
     }
 
-    static constexpr int64_t kAhead = 320;  // bytes
-    NextShortColumns<1> next;
+    RunHeads<kTileHeight> heads;
 };
 
 // e4m3 as bf16.
 class WidenedColumns {
   public:
     using Products = Bf16Products;
+    static constexpr int64_t kLongest = kBlockK / kTileHeight;
     static constexpr bool kOneUnit = true;
 
-    WidenedColumns(const NtTile& t, int64_t col, int64_t /*block*/) : at_(t, col) {}
+    WidenedColumns(const NtTile& t, const VisitOfTiles& visit, const Range& range,
+                   const NextOfTiles& next)
+        : at_(t, visit, range, next) {}
 
     template <int kSteps, class Between>
     __attribute__((always_inline)) void make(int64_t block, const Between& between) {
@@ -127,7 +126,8 @@ class WidenedColumns {
         const __m512i order = table.order;
         const __m512i sign = table.sign;
         uint16_t* made = at_.made(block);
-        at_.each<kSteps, kSteps == Products::kDepth ? IntoL1::kAll : IntoL1::kNone>(
+        // Up to 16 rows gain from lines in L1, more rows lose (measured on Granite Rapids).
+        at_.each<kSteps, kSteps == Products::kDepth ? 320 : 0>(
             block,
             [&](auto j, auto half, __m512i codes) DSA_INLINE_LAMBDA {
                 uint16_t* to = made + (2 * half * kTileHeight + j) * at_.kValues;
@@ -146,13 +146,16 @@ class WidenedColumns {
     LinesOfColumns<uint16_t> at_;
 };
 
-// bf16: whole blocks as they lie in memory.
+// bf16: whole blocks as they lie in memory, side by side: rows of a tile have one stride.
 class PlainColumns {
   public:
     using Products = Bf16Products;
+    static constexpr int64_t kLongest = 1;
     static constexpr bool kOneUnit = true;
 
-    PlainColumns(const NtTile& t, int64_t col, int64_t /*block*/) : at_(t, col) {}
+    PlainColumns(const NtTile& t, const VisitOfTiles& visit, const Range& /*range*/,
+                 const NextOfTiles& /*next*/)
+        : at_(t, visit) {}
 
     template <int kSteps, class Between>
     __attribute__((always_inline)) void make(int64_t block, const Between& between) {
@@ -169,7 +172,7 @@ class PlainColumns {
 
   private:
     bool is_in_place(int64_t block) const {
-        return at_.col + kTileHeight <= at_.t.n && at_.valid(block) >= kBlockK;
+        return at_.first + kTileHeight <= at_.t.n && at_.valid(block) >= kBlockK;
     }
     void copy(int64_t block) {
         uint16_t* to = at_.made(block);
@@ -187,10 +190,12 @@ class PlainColumns {
 class RequantisedColumns {
   public:
     using Products = Int8Products;
+    static constexpr int64_t kLongest = kBlockK / kTileHeight;
     static constexpr bool kOneUnit = false;
 
-    RequantisedColumns(const NtTile& t, int64_t col, int64_t block)
-        : at_(t, col), tops_(largest(block)) {}
+    RequantisedColumns(const NtTile& t, const VisitOfTiles& visit, const Range& range,
+                       const NextOfTiles& next)
+        : at_(t, visit, range, next), tops_(largest(range.begin)) {}
 
     template <int kSteps, class Between>
     __attribute__((always_inline)) void make(int64_t block, const Between& between) {
@@ -201,7 +206,7 @@ class RequantisedColumns {
         // Among what comes next: finding them is a long chain.
         if (at_.valid(block) > kBlockK) tops_ = largest(block + 1);
         int8_t* made = at_.made(block);
-        at_.each<kSteps, IntoL1::kLongColumns>(
+        at_.each<kSteps, 512>(
             block,
             [&](auto j, auto half, __m512i codes) DSA_INLINE_LAMBDA {
                 _mm512_store_si512(made + (half * kTileHeight + j) * at_.kValues,

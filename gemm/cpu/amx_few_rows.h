@@ -1,21 +1,23 @@
 #pragma once
 // Up to 64 rows of A in AMX tiles: 16 columns of B, all of k before the next ones, are what a tile
 // has as rows (amx_columns.h), and groups of 16 rows of A are the columns of others. So nothing of
-// B is transposed, and memory sees 16 ascending runs. Tiles of a block of k are made while those of
-// the block before are multiplied and the sums of the one before that are added: what has just been
-// stored cannot be loaded into a tile yet, and a core that waits for it asks memory for nothing.
-// Rows come from L2, and past L1, which keeps what is made and added.
-// The order of operations is that of many rows (amx_rows.h): which operand a tile's rows are of
-// makes no difference to a sum. Everything is static inline: internal to the ISA file.
+// B is transposed, and memory sees 16 ascending runs, of several columns each. Tiles of a block of
+// k are made while those of the block before are multiplied and the sums of the one before that are
+// added: what has just been stored cannot be loaded into a tile yet, and a core that waits for it
+// asks memory for nothing. Rows come from L2, and past L1, which keeps what is made and added. The
+// order of operations is that of many rows (amx_rows.h): which operand a tile's rows are of makes
+// no difference to a sum. Everything is static inline: internal to the ISA file.
 
 #include <immintrin.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "base/avx512.h"
 #include "base/unrolled.h"
 #include "gemm/cpu/amx_columns.h"
 #include "gemm/cpu/amx_tiles.h"
+#include "gemm/cpu/column_runs.h"
 #include "gemm/cpu/columns.h"
 #include "gemm/cpu/kernels.h"
 #include "gemm/cpu/lanes_bf16.h"
@@ -26,7 +28,7 @@ namespace dsa::gemm::cpu {
 namespace {
 
 // Rows of A as columns of tiles, in the scratch of a tile: for each block of k `depth` tiles of
-// each group of 16 rows, one group after another; then the rows' scales, and room for totals of all
+// each group of 16 rows, one group after another; then the rows' scales; and room for totals of all
 // columns. A single row stays as it is packed. Few rows are close together: all tiles are read for
 // each 16 columns of B.
 class RowTiles {
@@ -42,7 +44,12 @@ class RowTiles {
         const int64_t packed_block = t.a_block_stride / kBlockK * depth * kTileBytes;
         block_bytes_ = t.m == 1 ? packed_block : depth * groups_ * tile_bytes();
         first_ = static_cast<const uint8_t*>(t.m == 1 ? t.a : t.scratch);
-        if (t.m == 1) return;
+        if (t.m == 1) {
+            *t.arranged = {};
+            totals_ = static_cast<float*>(t.scratch);
+            return;
+        }
+        column_totals_ = groups_ * kTileHeight;
         auto* tile = static_cast<uint8_t*>(t.scratch);
         auto* scale = reinterpret_cast<float*>(tile + num_blocks(t) * block_bytes_ + kTileBytes);
         scales_ = scale;
@@ -61,8 +68,9 @@ class RowTiles {
         return {first_ + block * block_bytes_, tile_bytes(), row_bytes_};
     }
     int64_t block_bytes() const { return block_bytes_; }
-    // Room for those of 16 columns: [groups][16][16].
-    float* totals(int64_t col) const { return totals_ + col * groups_ * kTileHeight; }
+    // Room for sums of a column and all rows, [groups][16] (of a single row: [1]), those of the
+    // next column behind.
+    float* totals(int64_t col) const { return totals_ + col * column_totals_; }
     // [groups][16]
     const float* scales(int64_t block) const { return scales_ + block * groups_ * kTileHeight; }
 
@@ -99,6 +107,7 @@ class RowTiles {
     const uint8_t* first_;
     const float* scales_ = nullptr;
     float* totals_ = nullptr;
+    int64_t column_totals_ = 1;  // of a column
 };
 
 DSA_INLINE __m512 to_float(const float* sums) {
@@ -107,11 +116,6 @@ DSA_INLINE __m512 to_float(const float* sums) {
 DSA_INLINE __m512 to_float(const int32_t* sums) {
     return _mm512_cvtepi32_ps(_mm512_load_si512(sums));
 }
-
-// Blocks of k, from `begin` on.
-struct Range {
-    int64_t begin, end;
-};
 
 // Sums of 16 columns and a few rows: of one row a vector of columns, else a vector of rows for each
 // group and column.
@@ -158,27 +162,15 @@ class ColumnTotals {
             });
         }
     }
-    // [rows][16] of them.
-    void store(float* sums) const {
-        if constexpr (kOneRow) {
-            _mm512_store_ps(sums, _mm512_load_ps(total_));
-        } else {
-            for (const float* x = total_; x < total_ + kSize; x += kTileSums, sums += kTileSums) {
-                __m512i v[16];
-                simd::transpose_16x16<4>(
-                    [&](int j) { return _mm512_load_si512(x + j * kTileHeight); }, v);
-#pragma GCC unroll 16
-                for (int i = 0; i < kTileHeight; ++i)
-                    _mm512_store_ps(sums + i * kTileHeight, _mm512_castsi512_ps(v[i]));
-            }
-        }
+    // To the rows' totals of the visit's columns, and from there to go on with.
+    void save(const RowTiles& rows, const VisitOfTiles& visit) const {
+        each_part(rows, visit,
+                  [&](int64_t at, float* to, int64_t n) { std::memcpy(to, total_ + at, n); });
     }
-    // As they are, [kSize], to go on with.
-    void save(float* totals) const {
-        __builtin_memcpy(totals, total_, sizeof(total_));
-    }
-    void restore(const float* totals) {
-        __builtin_memcpy(total_, totals, sizeof(total_));
+    void restore(const RowTiles& rows, const VisitOfTiles& visit) {
+        each_part(rows, visit, [&](int64_t at, const float* from, int64_t n) {
+            std::memcpy(total_ + at, from, n);
+        });
     }
 
   private:
@@ -186,12 +178,21 @@ class ColumnTotals {
                                                    float* total) {
         _mm512_store_ps(total, _mm512_fmadd_ps(to_float(products), scale, _mm512_load_ps(total)));
     }
+    // use(where in total_, where in those of the rows, bytes)
+    template <class Use>
+    static void each_part(const RowTiles& rows, const VisitOfTiles& visit, const Use& use) {
+        constexpr int64_t kAtOnce = kOneRow ? 1 : kTileHeight;
+        for (int64_t j = 0; j < kTileHeight; ++j)
+            for (int64_t g = 0; g < kGroups; ++g)
+                use(g * kTileSums + j * kAtOnce, rows.totals(visit.column[j]) + g * kAtOnce,
+                    kAtOnce * sizeof(float));
+    }
 
     alignas(64) float total_[kSize] = {};
 };
 
-// Asks for the lines of D that sums of a range's columns go to, some rows a block: each row's is
-// somewhere else, and the core can wait for few stores.
+// Asks for the lines of D that sums of 32 columns from `col` go to, some rows a block of a range:
+// each row's is somewhere else, and the core can wait for few stores.
 class PlacesOfSums {
   public:
     PlacesOfSums(const NtTile& t, int64_t col, const Range& range) {
@@ -214,22 +215,23 @@ class PlacesOfSums {
     int64_t left_ = 0;
 };
 
-// Products of 16 columns from `col` and all rows over blocks of k: to sums [rows][16] when they are
-// complete, else to the rows' totals, where the next range goes on.
+// Products of a visit's columns and all rows over blocks of k, to the rows' totals. Meanwhile lines
+// of D are asked for, those of the 32 columns from `col`.
 template <class Columns, int kGroups, bool kOneRow>
 __attribute__((noinline)) static void few_rows_columns(const NtTile& t, const RowTiles& rows,
-                                                       int64_t col, const Range& range,
-                                                       float* sums) {
+                                                       const VisitOfTiles& visit,
+                                                       const Range& range, const NextOfTiles& next,
+                                                       int64_t col) {
     using Products = typename Columns::Products;
     constexpr int kSteps = Products::kDepth * kGroups;
     using Product = typename Products::Sum;
     using Totals = ColumnTotals<Columns, kGroups, kOneRow>;
     constexpr int64_t kStride = kOneRow ? 4 : kTileBytes;
     alignas(64) Product products[2][kGroups * kTileSums];
-    Columns columns(t, col, range.begin);
+    Columns columns(t, visit, range, next);
     PlacesOfSums places(t, col, range);
     Totals totals;
-    if (range.begin > 0) totals.restore(rows.totals(col));
+    if (range.begin > 0) totals.restore(rows, visit);
     // Part s of a block's products: its tile s / kGroups and a group.
     const auto multiply = [&](const BlockTiles& b, const BlockTiles& a, Product* out,
                               auto s) DSA_INLINE_LAMBDA {
@@ -269,22 +271,58 @@ __attribute__((noinline)) static void few_rows_columns(const NtTile& t, const Ro
             simd::unrolled<kSteps>(between);
         }
     }
-    if (range.end < RowTiles::num_blocks(t)) {
-        totals.save(rows.totals(col));
-    } else {
-        totals.store(sums);
-    }
+    totals.save(rows, visit);
 }
 
 // All blocks of k, in ranges whose rows stay in L2 while all columns of the tile meet them.
-template <class Use>
-static inline void each_range(const NtTile& t, const RowTiles& rows, const Use& use) {
-    constexpr int64_t kWhole = 1 << 20;  // bytes of rows that are one range,
-    constexpr int64_t kPart = 1 << 19;   // of a range of more (measured)
-    const int64_t blocks = RowTiles::num_blocks(t);
-    const int64_t bytes = t.m > 1 ? blocks * rows.block_bytes() : 0;  // a single row stays in L1
-    const int64_t ranges = bytes <= kWhole ? 1 : (bytes + kPart - 1) / kPart;
-    for (int64_t i = 0; i < ranges; ++i) use(Range{blocks * i / ranges, blocks * (i + 1) / ranges});
+class Ranges {
+  public:
+    Ranges(const NtTile& t, const RowTiles& rows) : blocks_(RowTiles::num_blocks(t)) {
+        constexpr int64_t kWhole = 1 << 20;  // bytes of rows that are one range,
+        constexpr int64_t kPart = 1 << 19;   // of a range of more (measured)
+        const int64_t bytes = t.m > 1 ? blocks_ * rows.block_bytes() : 0;  // one row stays in L1
+        if (bytes > kWhole) count_ = (bytes + kPart - 1) / kPart;
+    }
+    Range operator[](int64_t i) const { return {blocks_ * i / count_, blocks_ * (i + 1) / count_}; }
+    int64_t count() const { return count_; }
+
+  private:
+    int64_t blocks_;
+    int64_t count_ = 1;
+};
+
+// The rows' totals to D.
+template <int kGroups, bool kOneRow>
+static inline void store_totals(const NtTile& t, const RowTiles& rows) {
+    constexpr int64_t kColumns = 2 * kTileHeight;
+    alignas(64) float sums[2][kTileSums];  // [half of the columns][rows][16]
+    for (int64_t row = 0; row < t.m; row += kTileHeight)
+        for (int64_t col = 0; col < t.n; col += kColumns) {
+            const float* x[2] = {rows.totals(col), rows.totals(col + kTileHeight)};
+            if constexpr (!kOneRow) {
+                for (int64_t i = 0; i < 2; ++i) {
+                    __m512i v[16];
+                    simd::transpose_16x16<4>(
+                        [&](int64_t j) {
+                            return _mm512_load_si512(x[i] + j * kGroups * kTileHeight + row);
+                        },
+                        v);
+#pragma GCC unroll 16
+                    for (int64_t j = 0; j < kTileHeight; ++j)
+                        _mm512_store_si512(sums[i] + j * kTileHeight, v[j]);
+                    x[i] = sums[i];
+                }
+            }
+            for (int64_t i = 0; i < min_of(t.m - row, kTileHeight); ++i)
+                store_sums<LanesBf16>(t, row + i, col, LanesBf16::load_sum(x[0] + i * kTileHeight),
+                                      LanesBf16::load_sum(x[1] + i * kTileHeight));
+        }
+}
+
+// Where columns of bytes go on behind the tile.
+static inline const uint8_t* next_tile(const NtTile& t) {
+    if (t.b_next != nullptr) return static_cast<const uint8_t*>(t.b_next);
+    return static_cast<const uint8_t*>(t.b) + t.n * t.ldb;
 }
 
 template <class Columns, int kGroups, bool kOneRow>
@@ -292,17 +330,20 @@ static inline void few_rows_in_tiles(const NtTile& t) {
     const RowTiles rows(t, Columns::Products::kDepth);
     const Tiles::Shape wide{kTileHeight, min_of(4 * t.m, kTileBytes)};
     const Tiles tiles(wide, {kTileHeight, kTileBytes}, 2, wide);
-    alignas(64) float sums[2][kGroups * kTileSums];
-    each_range(t, rows, [&](const Range& range) {
-        for (int64_t col = 0; col < t.n; col += 2 * kTileHeight) {
-            for (int64_t i = 0, c = col; i < 2 && c < t.n; ++i, c += kTileHeight)
-                few_rows_columns<Columns, kGroups, kOneRow>(t, rows, c, range, sums[i]);
-            if (range.end < RowTiles::num_blocks(t)) continue;
-            for (int64_t i = 0; i < t.m; ++i)
-                store_sums<LanesBf16>(t, i, col, LanesBf16::load_sum(sums[0] + i * kTileHeight),
-                                      LanesBf16::load_sum(sums[1] + i * kTileHeight));
+    const Visits<kTileHeight> visits(t, Columns::kLongest);
+    const Ranges ranges(t, rows);
+    const auto* b = static_cast<const uint8_t*>(t.b);
+    for (int64_t r = 0; r < ranges.count(); ++r)
+        for (int64_t i = 0; i < visits.count(); ++i) {
+            const bool is_last = i + 1 == visits.count();
+            const uint8_t* next = !is_last                 ? b + ranges[r].begin * kBlockK
+                                  : r + 1 < ranges.count() ? b + ranges[r + 1].begin * kBlockK
+                                                           : next_tile(t);
+            few_rows_columns<Columns, kGroups, kOneRow>(t, rows, visits[i], ranges[r],
+                                                        {next, visits[is_last ? 0 : i + 1]},
+                                                        i * kTileHeight);
         }
-    });
+    store_totals<kGroups, kOneRow>(t, rows);
 }
 
 // Up to kGroups groups of rows.

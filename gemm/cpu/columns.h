@@ -107,6 +107,14 @@ static inline int64_t place_in_page(const void* p) {
     return static_cast<int64_t>(reinterpret_cast<uintptr_t>(p) % kPage);
 }
 
+// For kernels that read `bytes` at p, and on from there, for runs that the hardware prefetches by
+// itself: the first lines of the next page shortly before its turn (measured on Granite Rapids).
+DSA_PREFETCHING static void prefetch_page_head(const void* p, int64_t bytes) {
+    constexpr int64_t kLines = 4;
+    const uint8_t* ahead = static_cast<const uint8_t*>(p) + kPageHead;
+    if (place_in_page(ahead) < bytes) prefetch_lines(ahead, kLines, true);
+}
+
 // Prefetches of the block of k at p for kernels that read one column of bytes after another, a
 // single run of memory. Where the hardware follows runs by itself (NtTile::follows_columns), line
 // buffers that wait for memory are what there is least of: the first lines of the next page, which
@@ -180,21 +188,16 @@ class NextShortColumns {
     }
     // For each block of k of a column: where it is read.
     DSA_PREFETCHING void block(const void* p) const {
-        if (are_short_) return;
-        const uint8_t* ahead = static_cast<const uint8_t*>(p) + kAhead;
-        if (place_in_page(ahead) < kBlockK * kSize) prefetch_lines(ahead, kPageLines, true);
+        if (!are_short_) prefetch_page_head(p, kBlockK * kSize);
     }
     // The same for kernels that wait for loads: of long columns all lines as well, into L1.
     DSA_PREFETCHING void block_into_l1(const void* p) const {
         block(p);
         if (!are_short_)
-            prefetch_lines(static_cast<const uint8_t*>(p) + kAhead, kBlockK * kSize / 64, false);
+            prefetch_lines(static_cast<const uint8_t*>(p) + kPageHead, kBlockK * kSize / 64, false);
     }
 
   private:
-    static constexpr int64_t kAhead = 512;  // bytes
-    static constexpr int64_t kPageLines = 4;
-
     const uint8_t* next_;
     bool are_short_;
 };
