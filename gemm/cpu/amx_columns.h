@@ -48,11 +48,9 @@ template <class Code, class Made>
 struct ColumnsOfTiles {
     static constexpr int64_t kValues = kTileBytes / static_cast<int64_t>(sizeof(Made));  // of k
 
-    // Columns beyond n repeat the last one, and are not stored.
     ColumnsOfTiles(const NtTile& tile, const VisitOfTiles& visit)
         : t(tile), first(visit.column[0]), b(static_cast<const Code*>(t.b)) {
-        for (int64_t j = 0; j < kTileHeight; ++j)
-            offset[j] = min_of(visit.column[j], t.n - 1) * t.ldb;
+        visit.offsets(t, offset);
     }
     int64_t valid(int64_t block) const { return t.k - block * kBlockK; }
     Made* made(int64_t block) { return tiles[block % 2]; }
@@ -101,7 +99,7 @@ struct LinesOfColumns : ColumnsOfTiles<uint8_t, Made> {
         });
     }
 
-    RunHeads<kTileHeight> heads;
+    RunHeads<1, kTileHeight> heads;
 };
 
 // e4m3 as bf16.

@@ -319,12 +319,6 @@ static inline void store_totals(const NtTile& t, const RowTiles& rows) {
         }
 }
 
-// Where columns of bytes go on behind the tile.
-static inline const uint8_t* next_tile(const NtTile& t) {
-    if (t.b_next != nullptr) return static_cast<const uint8_t*>(t.b_next);
-    return static_cast<const uint8_t*>(t.b) + t.n * t.ldb;
-}
-
 template <class Columns, int kGroups, bool kOneRow>
 static inline void few_rows_in_tiles(const NtTile& t) {
     const RowTiles rows(t, Columns::Products::kDepth);
@@ -338,7 +332,7 @@ static inline void few_rows_in_tiles(const NtTile& t) {
             const bool is_last = i + 1 == visits.count();
             const uint8_t* next = !is_last                 ? b + ranges[r].begin * kBlockK
                                   : r + 1 < ranges.count() ? b + ranges[r + 1].begin * kBlockK
-                                                           : next_tile(t);
+                                                           : next_tile<1>(t);
             few_rows_columns<Columns, kGroups, kOneRow>(t, rows, visits[i], ranges[r],
                                                         {next, visits[is_last ? 0 : i + 1]},
                                                         i * kTileHeight);

@@ -37,7 +37,8 @@ struct V : Lanes256, WidenedByLoads<V> {
     static constexpr int kBlocksOfOneRow = 4;
     template <class Code>
     static constexpr int64_t kBetweenK = 16;
-    static constexpr bool kAsksForLoads = false;  // slower (measured on Granite Rapids)
+    template <class Code>
+    static constexpr bool kAsksForLines = sizeof(Code) == 2;
     template <class Code>
     static constexpr int64_t kRunColumn = sizeof(Code) == 1 ? 4096 : 1536;
     template <class Code>

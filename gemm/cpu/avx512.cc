@@ -31,7 +31,8 @@ struct V : Lanes512, WidenedByLoads<V> {
     static constexpr int kBlocksOfOneRow = 2;
     template <class Code>
     static constexpr int64_t kBetweenK = 4;
-    static constexpr bool kAsksForLoads = true;
+    template <class Code>
+    static constexpr bool kAsksForLines = true;
 
     static inline State load_state() { return {}; }
     static inline Vec load(const float* p) { return _mm512_loadu_ps(p); }

@@ -1,11 +1,13 @@
 #pragma once
 // Which columns of B meet rows side by side in kernels that read all of k of some columns before
-// the next ones. Everything is static inline: internal to the ISA file.
+// the next ones, and what they prefetch. V as in nt_tile.h. Everything is static inline: internal
+// to the ISA file.
 
 #include <cstdint>
 
 #include "gemm/cpu/columns.h"
 #include "gemm/cpu/kernels.h"
+#include "gemm/cpu/tile_rows.h"
 
 namespace dsa::gemm::cpu {
 
@@ -17,7 +19,12 @@ struct Range {
 // Columns of a tile that meet rows side by side, all of one scale block.
 template <int64_t kRuns>
 struct Visit {
-    int64_t column[kRuns];  // beyond the tile's n: repeats, whose sums are not stored
+    int64_t column[kRuns];
+
+    // Where they start; those beyond n repeat the last one, and are not stored.
+    void offsets(const NtTile& t, int64_t* offset) const {
+        for (int64_t j = 0; j < kRuns; ++j) offset[j] = min_of(column[j], t.n - 1) * t.ldb;
+    }
 };
 
 // All columns of a tile, visit by visit. Columns of a scale block are kRuns runs of up to
@@ -52,24 +59,40 @@ class Visits {
     int64_t count_ = 0;
 };
 
-// What comes behind a visit's blocks of k: columns' values that are used next are from b + column *
-// ldb on.
+// Where columns, kSize bytes a value, go on behind the tile.
+template <int64_t kSize>
+static inline const uint8_t* next_tile(const NtTile& t) {
+    if (t.b_next != nullptr) return static_cast<const uint8_t*>(t.b_next);
+    return static_cast<const uint8_t*>(t.b) + t.n * t.ldb * kSize;
+}
+
+// What comes behind a visit's blocks of k: columns' values that are used next are `column` columns
+// behind b.
 template <int64_t kRuns>
 struct NextVisit {
     const uint8_t* b;
     const Visit<kRuns>& visit;
 };
 
+// Of a visit to all of k.
+template <int64_t kSize, int64_t kRuns>
+static inline NextVisit<kRuns> next_visit(const NtTile& t, const Visits<kRuns>& visits, int64_t i) {
+    if (i + 1 < visits.count()) return {static_cast<const uint8_t*>(t.b), visits[i + 1]};
+    return {next_tile<kSize>(t), visits[0]};
+}
+
 // The first lines of runs that go on elsewhere than behind a visit's blocks of k, into L2: the
 // hardware goes on from there by itself. Some runs a block, in the last blocks.
-template <int64_t kRuns>
+template <int64_t kSize, int64_t kRuns>
 class RunHeads {
   public:
     RunHeads(const NtTile& t, const int64_t* offset, int64_t end_block,
              const NextVisit<kRuns>& next)
-        : end_block_(end_block), next_(next), ldb_(t.ldb) {
-        const auto* end = static_cast<const uint8_t*>(t.b) + min_of(end_block * kBlockK, t.k);
-        for (int64_t j = 0; j < kRuns; ++j) go_on_ |= int64_t{end + offset[j] == at(j)} << j;
+        : end_block_(end_block), next_(next), stride_(t.ldb * kSize) {
+        const auto* b = static_cast<const uint8_t*>(t.b);
+        const int64_t end = min_of(end_block * kBlockK, t.k);
+        for (int64_t j = 0; j < kRuns; ++j)
+            go_on_ |= int64_t{b + (offset[j] + end) * kSize == at(j)} << j;
     }
     DSA_PREFETCHING void some(int64_t block) const {
         const int64_t first = (block - end_block_ + kBlocks) * kOfBlock;
@@ -83,12 +106,74 @@ class RunHeads {
     static constexpr int64_t kOfBlock = kRuns / kBlocks;
     static constexpr int64_t kLines = 4;
 
-    const uint8_t* at(int64_t j) const { return next_.b + next_.visit.column[j] * ldb_; }
+    const uint8_t* at(int64_t j) const { return next_.b + next_.visit.column[j] * stride_; }
 
     int64_t end_block_;
     NextVisit<kRuns> next_;
-    int64_t ldb_;
+    int64_t stride_;     // bytes from a column to the next
     int64_t go_on_ = 0;  // bit j: run j's next place is behind its present one
+};
+
+// Prefetches of kernels that take visit i to all of k, where the hardware follows columns by itself
+// (NtTile): it is only set off.
+template <int64_t kSize, int64_t kRuns>
+class NextOfRuns {
+  public:
+    static constexpr int64_t kLongest = kBlockK / kRuns;
+
+    NextOfRuns(const NtTile& t, const Visits<kRuns>& visits, int64_t i, const int64_t* offset)
+        : heads_(t, offset, (t.k + kBlockK - 1) / kBlockK, next_visit<kSize>(t, visits, i)) {}
+
+    // For each block of k, and for each of its columns, which is at p.
+    DSA_PREFETCHING void block(int64_t k) const { heads_.some(k / kBlockK); }
+    DSA_PREFETCHING void column(const void* p) const {
+        prefetch_lines(static_cast<const uint8_t*>(p) + kAhead, kBlockK * kSize / 64, false);
+    }
+
+  private:
+    static constexpr int64_t kAhead = 512;  // bytes; measured on Granite Rapids
+
+    RunHeads<kSize, kRuns> heads_;
+};
+
+// The same where it does not: lines of the columns behind kColumns neighbours, by NextColumns or as
+// it does.
+template <int64_t kSize, int64_t kColumns, template <int64_t> class Lines = NextColumns>
+class NextOfNeighbours {
+  public:
+    static constexpr int64_t kLongest = 1;
+
+    template <int64_t kRuns>
+    NextOfNeighbours(const NtTile& t, const Visits<kRuns>& visits, int64_t i,
+                     const int64_t* /*offset*/)
+        : lines_(static_cast<const uint8_t*>(t.b) + visits[i].column[0] * t.ldb * kSize, t,
+                 kColumns) {}
+
+    DSA_PREFETCHING void block(int64_t /*k*/) const {}
+    DSA_PREFETCHING void column(const void* /*p*/) { lines(kBlockK * kSize / 64); }
+    DSA_PREFETCHING void lines(int64_t count) { lines_.lines(count); }
+
+  private:
+    Lines<kSize> lines_;
+};
+
+// Sums of a single row with a tile's columns: a visit's, and all of them to D.
+template <class V>
+class RowSums {
+  public:
+    void set(const Visit<V::kLanes>& visit, typename V::Sum sums) {
+        alignas(64) float lane[V::kLanes];
+        V::store_sum(lane, sums);
+        for (int64_t j = 0; j < V::kLanes; ++j) of_column_[visit.column[j]] = lane[j];
+    }
+    void store(const NtTile& t) const {
+        for (int64_t col = 0; col < t.n; col += 2 * V::kLanes)
+            store_sums<V>(t, 0, col, V::load_sum(of_column_ + col),
+                          V::load_sum(of_column_ + col + V::kLanes));
+    }
+
+  private:
+    alignas(64) float of_column_[kTileColumns] = {};
 };
 
 }  // namespace dsa::gemm::cpu

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/avx512.h"
+#include "gemm/cpu/column_runs.h"
 #include "gemm/cpu/int8_few_rows.h"
 #include "gemm/cpu/int8_tables.h"
 #include "gemm/cpu/int8_tile.h"
@@ -173,7 +174,8 @@ struct Int8Vnni : Lanes512 {
     // shuffles in its place as well.
     static inline bool without_panel(const NtTile& t) {
         if (t.m == 1)
-            return t.follows_columns ? one_row<NextShortColumns<1>>(t) : one_row<NextColumns<1>>(t);
+            return t.follows_columns ? one_row<NextOfRuns<1, kLanes>>(t)
+                                     : one_row<NextOfNeighbours<1, kLanes>>(t);
         if constexpr (kFewRows > 1) {
             if (t.m <= kFewRows && t.k >= 512) {
                 int8_few_rows<Int8Vnni, kFewRows>(t);
@@ -198,11 +200,11 @@ struct Int8Vnni : Lanes512 {
     template <class Next>
     static inline bool one_row(const NtTile& t) {
         if (has_lowest(t)) return false;
-        for (int64_t col = 0; col < t.n; col += 32) {
-            const __m512 x = one_row_columns<Next>(t, col);
-            store_sums<Int8Vnni>(t, 0, col, x,
-                                 col + 16 < t.n ? one_row_columns<Next>(t, col + 16) : zero());
-        }
+        const Visits<kLanes> visits(t, Next::kLongest);
+        RowSums<Int8Vnni> sums;
+        for (int64_t i = 0; i < visits.count(); ++i)
+            sums.set(visits[i], one_row_columns<Next>(t, visits, i));
+        sums.store(t);
         return true;
     }
 
@@ -213,8 +215,7 @@ struct Int8Vnni : Lanes512 {
         const __m512i row[2] = {_mm512_loadu_si512(a), _mm512_loadu_si512(a + 64)};
         return simd::combine_16(
             [&](int j) {
-                next.block_into_l1(codes.b + codes.offset[j]);
-                next.lines(2);
+                next.column(codes.b + codes.offset[j]);
                 const Lookup<0> lookup(top[j]);
                 __m512i sum = _mm512_setzero_si512();
 #pragma GCC unroll 2
@@ -238,6 +239,7 @@ struct Int8Vnni : Lanes512 {
         for (; k < end; k += kBlockK, b += kBlockK, a += t.a_block_stride) {
             alignas(64) int32_t top[16];
             _mm512_store_si512(top, tops);
+            next.block(k);
             const __m512 unit = _mm512_mul_ps(
                 units(tops), set1(t.b_scale[col / kBlockK * t.b_scale_ld + k / kBlockK]));
             const int64_t valid = end - k;
@@ -254,11 +256,12 @@ struct Int8Vnni : Lanes512 {
     }
 
     template <class Next>
-    static inline __m512 one_row_columns(const NtTile& t, int64_t col) {
+    static inline __m512 one_row_columns(const NtTile& t, const Visits<kLanes>& visits, int64_t i) {
         const auto* b = static_cast<const uint8_t*>(t.b);
-        int64_t offset[16];
-        column_offsets<Int8Vnni>(t, col, offset);
-        Next next(b + col * t.ldb, t, kLanes);
+        const int64_t col = visits[i].column[0];
+        int64_t offset[kLanes];
+        visits[i].offsets(t, offset);
+        Next next(t, visits, i, offset);
         __m512 total = zero();
         constexpr int64_t kRun = kCopiedRun<uint8_t>;
         const int64_t k = with_copies<uint8_t, kLanes, kRun>(

@@ -103,7 +103,8 @@ struct LanesBf16 : Lanes512 {
     static constexpr bool kLinesInParts = true;
     template <class Code>
     static constexpr int64_t kBetweenK = kDirectK<Code>;
-    static constexpr bool kAsksForLoads = false;
+    template <class Code>
+    static constexpr bool kAsksForLines = true;
     template <class Code, int kGroups, int kBlocks, class Between, class Emit>
     DSA_INLINE void widen_direct(const State& state, const Code* b, const int64_t* offset,
                                  const Between& between, const Emit& emit) {

@@ -31,7 +31,7 @@
 //                                kGroups of the columns at b + offset[]: emit(c, step, Vec);
 //                                between(k) on the way, for every kBetweenK<Code> values of k
 //   kLinesInParts                whether its loads are parts of cache lines (copies_pay)
-//   kAsksForLoads                whether ask_for_loads() (one_row.h) pays
+//   kAsksForLines<Code>          whether ask_for_lines() (one_row.h) pays (measured)
 //   kWidened<Code>               what widened values are less than true ones by: a power of two
 //   load(p), store(p, v), broadcast(p), dot(acc, a, b)
 //   dot_at(acc, p, b)            dot(acc, broadcast(p), b)

@@ -9,26 +9,25 @@
 #include <cstdint>
 
 #include "base/unrolled.h"
+#include "gemm/cpu/column_runs.h"
 #include "gemm/cpu/columns.h"
 #include "gemm/cpu/kernels.h"
 #include "gemm/cpu/tile_rows.h"
 
 namespace dsa::gemm::cpu {
 
-// Where loads of many lines come before what is done with them: the lines of the next loads, which
-// are in L2, into L1. To be called for every kBetweenK values of kDirectK, each of the kLanes
+// Lines of runs that the hardware has brought to L2, into L1, where loads of many come before what
+// is done with them. To be called for every kBetweenK values of kDirectK, each of the kLanes
 // columns at b + offset[] in turn. (Measured on Granite Rapids.)
-template <class V, class Code, int kGroups, int kBlocks>
-DSA_PREFETCHING static void ask_for_loads(const Code* b, const int64_t* offset, int64_t at) {
+template <class V, class Code, int kBlocks>
+DSA_PREFETCHING static void ask_for_lines(const Code* b, const int64_t* offset, int64_t at) {
     constexpr int64_t kDirectK = V::template kDirectK<Code>;
     constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(Code));
-    constexpr int64_t kAhead = kBlocks * kBlockK - (kBlocks > 1 ? kDirectK : 0);
+    constexpr int64_t kAhead = sizeof(Code) == 1 ? 512 : 384;  // values
     constexpr int64_t kColumns = V::template kBetweenK<Code> * V::kLanes / kDirectK;
-    for (int c = 0; c < kGroups * kBlocks; ++c)
+    for (int64_t block = 0; block < kBlocks; ++block, b += kBlockK)
         for (int64_t j = 0; j < kColumns; ++j) {
-            const int64_t column = at * V::kLanes / kDirectK + j;
-            const Code* ahead =
-                b + c / kGroups * kBlockK + kAhead + offset[c % kGroups * V::kLanes + column];
+            const Code* ahead = b + kAhead + offset[at * V::kLanes / kDirectK + j];
             for (int64_t i = 0; i < kDirectK; i += kLine) __builtin_prefetch(ahead + i);
         }
 }
@@ -42,6 +41,7 @@ static inline void add_blocks(const NtTile& t, const typename V::State& state, N
     constexpr auto kBytes = static_cast<int64_t>(sizeof(Code));
     constexpr int kChains = kGroups * kBlocks;  // chain c: block c / kGroups of group c % kGroups
     const auto* a = static_cast<const typename V::Element*>(t.a) + k / kBlockK * t.a_block_stride;
+    for (int64_t i = 0; i < kBlocks; ++i) next.block(k + i * kBlockK);
     typename V::Sum acc[kChains];
 #pragma GCC unroll 4
     for (auto& x : acc) x = V::zero();
@@ -50,10 +50,12 @@ static inline void add_blocks(const NtTile& t, const typename V::State& state, N
         V::template widen_direct<Code, kGroups, kBlocks>(
             state, b + part, offset,
             [&](int64_t at) DSA_INLINE_LAMBDA {
-                next.lines(kChains * V::kLanes * kBytes * V::template kBetweenK<Code> / 64);
-                if constexpr (V::kAsksForLoads)
-                    if (t.follows_columns)
-                        ask_for_loads<V, Code, kGroups, kBlocks>(b + part, offset, at);
+                if constexpr (Next::kLongest > 1) {
+                    if constexpr (V::template kAsksForLines<Code>)
+                        ask_for_lines<V, Code, kBlocks>(b + part, offset, at);
+                } else {
+                    next.lines(kChains * V::kLanes * kBytes * V::template kBetweenK<Code> / 64);
+                }
             },
             [&](auto c, int64_t step, auto column) DSA_INLINE_LAMBDA {
                 const auto* values = a + c / kGroups * t.a_block_stride + part + step * V::kStepK;
@@ -68,16 +70,18 @@ static inline void add_blocks(const NtTile& t, const typename V::State& state, N
     }
 }
 
-// kGroups x kLanes columns from `col`, kBlocks blocks of k at a time.
+// Columns of kGroups visits from `i` on, kBlocks blocks of k at a time.
 template <class V, class Code, int kGroups, int kBlocks, class Next>
-static inline void one_row_columns(const NtTile& t, int64_t col, typename V::Sum* total) {
+static inline void one_row_columns(const NtTile& t, const Visits<V::kLanes>& visits, int64_t i,
+                                   RowSums<V>& sums) {
     const typename V::State state = V::load_state();
-    Next next(static_cast<const Code*>(t.b) + col * t.ldb, t, kGroups * V::kLanes);
+    const int64_t col = visits[i].column[0];
     int64_t offset[kGroups * V::kLanes];
-    for (int g = 0; g < kGroups; ++g)
-        column_offsets<V>(t, col + g * V::kLanes, offset + g * V::kLanes);
+    for (int g = 0; g < kGroups; ++g) visits[i + g].offsets(t, offset + g * V::kLanes);
+    Next next(t, visits, i, offset);
+    typename V::Sum total[kGroups];
 #pragma GCC unroll 4
-    for (int g = 0; g < kGroups; ++g) total[g] = V::zero();
+    for (auto& x : total) x = V::zero();
     const auto* b = static_cast<const Code*>(t.b);
     int64_t k = 0;
     if constexpr (kGroups == 1) {
@@ -88,9 +92,9 @@ static inline void one_row_columns(const NtTile& t, int64_t col, typename V::Sum
         k = with_copies<Code, V::kLanes, kRun>(
             t, offset, V::kLinesInParts,
             [&](const Code* values, const int64_t* places, int64_t first) {
-                for (int64_t i = 0; i < kRun; i += kCopied * kBlockK)
-                    add_blocks<V, Code, 1, kCopied>(t, state, next, col, values + i, places,
-                                                    first + i, total);
+                for (int64_t part = 0; part < kRun; part += kCopied * kBlockK)
+                    add_blocks<V, Code, 1, kCopied>(t, state, next, col, values + part, places,
+                                                    first + part, total);
             });
     }
     if constexpr (kBlocks > 1)
@@ -108,40 +112,42 @@ static inline void one_row_columns(const NtTile& t, int64_t col, typename V::Sum
         for (int64_t j = 0; j < kColumns; ++j) offset[j] = j * kBlockK;
         add_blocks<V, Code, kGroups, 1>(t, state, next, col, rest, offset, k, total);
     }
+    for (int g = 0; g < kGroups; ++g) sums.set(visits[i + g], total[g]);
 }
 
-template <class V, class Code, class Next>
-static inline void one_row_by(const NtTile& t) {
-    constexpr int64_t kPair = 2 * V::kLanes;
-    constexpr int kBlocks = V::template kBlocksOfOneRow<Code>;
-    typename V::Sum sum[4];
-    int64_t col = 0;
+template <class V, class Code>
+static inline void one_row_in_runs(const NtTile& t) {
+    using Next = NextOfRuns<sizeof(Code), V::kLanes>;
+    const Visits<V::kLanes> visits(t, Next::kLongest);
+    RowSums<V> sums;
+    for (int64_t i = 0; i < visits.count(); ++i)
+        one_row_columns<V, Code, 1, V::template kBlocksOfOneRow<Code>, Next>(t, visits, i, sums);
+    sums.store(t);
+}
+
+template <class V, class Code, template <int64_t> class Lines>
+static inline void one_row_of_neighbours(const NtTile& t) {
+    constexpr int64_t kSize = sizeof(Code);
+    const Visits<V::kLanes> visits(t, 1);
+    RowSums<V> sums;
+    int64_t i = 0;
     if (t.k < V::template kLongColumn<Code>)
-        for (; col + 2 * kPair <= t.n; col += 2 * kPair) {
-            one_row_columns<V, Code, 4, 1, Next>(t, col, sum);
-            store_sums<V>(t, 0, col, sum[0], sum[1]);
-            store_sums<V>(t, 0, col + kPair, sum[2], sum[3]);
-        }
-    for (; col < t.n; col += kPair) {
-        one_row_columns<V, Code, 1, kBlocks, Next>(t, col, sum);
-        sum[1] = V::zero();
-        if (col + V::kLanes < t.n)
-            one_row_columns<V, Code, 1, kBlocks, Next>(t, col + V::kLanes, sum + 1);
-        store_sums<V>(t, 0, col, sum[0], sum[1]);
-    }
+        for (; i + 4 <= visits.count(); i += 4)
+            one_row_columns<V, Code, 4, 1, NextOfNeighbours<kSize, 4 * V::kLanes, Lines>>(t, visits,
+                                                                                          i, sums);
+    for (; i < visits.count(); ++i)
+        one_row_columns<V, Code, 1, V::template kBlocksOfOneRow<Code>,
+                        NextOfNeighbours<kSize, V::kLanes, Lines>>(t, visits, i, sums);
+    sums.store(t);
 }
 
 template <class V, class Code>
 static inline void nt_one_row(const NtTile& t) {
-    constexpr int64_t kSize = sizeof(Code);
     constexpr int64_t kRun = V::template kRunColumn<Code>;
-    if (t.follows_columns && t.k * kSize < kLongColumn) {
-        one_row_by<V, Code, NextShortColumns<kSize>>(t);
-    } else if (t.follows_columns || (kRun > 0 && t.k >= kRun)) {
-        one_row_by<V, Code, NextRun<kSize>>(t);
-    } else {
-        one_row_by<V, Code, NextColumns<kSize>>(t);
-    }
+    if (t.follows_columns && t.k >= V::template kLongColumn<Code>)
+        return one_row_in_runs<V, Code>(t);
+    if (kRun > 0 && t.k >= kRun) return one_row_of_neighbours<V, Code, NextRun>(t);
+    one_row_of_neighbours<V, Code, NextColumns>(t);
 }
 
 }  // namespace dsa::gemm::cpu
