@@ -21,11 +21,18 @@ template <int64_t kRuns>
 struct Visit {
     int64_t column[kRuns];
 
+    bool are_neighbours() const { return column[kRuns - 1] - column[0] == kRuns - 1; }
     // Where they start; those beyond n repeat the last one, and are not stored.
     void offsets(const NtTile& t, int64_t* offset) const {
         for (int64_t j = 0; j < kRuns; ++j) offset[j] = min_of(column[j], t.n - 1) * t.ldb;
     }
 };
+
+// Whether a kernel that takes all of k of some columns gains from long runs: where the hardware
+// follows them by itself, and columns are not much shorter than a page.
+static inline bool goes_in_runs(const NtTile& t) {
+    return t.follows_columns && t.k >= 512;
+}
 
 // All columns of a tile, visit by visit. Columns of a scale block are kRuns runs of up to
 // `longest`, and a visit has one column of each run: what comes next of a run is behind it in
@@ -35,6 +42,7 @@ struct Visit {
 template <int64_t kRuns>
 class Visits {
   public:
+    explicit Visits(const NtTile& t) : Visits(t, goes_in_runs(t) ? kBlockK / kRuns : 1) {}
     Visits(const NtTile& t, int64_t longest) {
         for (int64_t first = 0; first < t.n;) {
             const int64_t columns = min_of(t.n - first, kBlockK - first % kBlockK);
@@ -114,12 +122,12 @@ class RunHeads {
     int64_t go_on_ = 0;  // bit j: run j's next place is behind its present one
 };
 
-// Prefetches of kernels that take visit i to all of k, where the hardware follows columns by itself
-// (NtTile): it is only set off.
+// Prefetches of kernels that take visit i, columns of long runs, to all of k: the hardware follows
+// them, and lines that it has brought to L2 are asked for in L1.
 template <int64_t kSize, int64_t kRuns>
 class NextOfRuns {
   public:
-    static constexpr int64_t kLongest = kBlockK / kRuns;
+    static constexpr bool kInRuns = true;
 
     NextOfRuns(const NtTile& t, const Visits<kRuns>& visits, int64_t i, const int64_t* offset)
         : heads_(t, offset, (t.k + kBlockK - 1) / kBlockK, next_visit<kSize>(t, visits, i)) {}
@@ -136,12 +144,12 @@ class NextOfRuns {
     RunHeads<kSize, kRuns> heads_;
 };
 
-// The same where it does not: lines of the columns behind kColumns neighbours, by NextColumns or as
-// it does.
+// The same for visits of neighbours: lines of the columns behind kColumns of them, by NextColumns
+// or as it does.
 template <int64_t kSize, int64_t kColumns, template <int64_t> class Lines = NextColumns>
 class NextOfNeighbours {
   public:
-    static constexpr int64_t kLongest = 1;
+    static constexpr bool kInRuns = false;
 
     template <int64_t kRuns>
     NextOfNeighbours(const NtTile& t, const Visits<kRuns>& visits, int64_t i,
@@ -157,23 +165,57 @@ class NextOfNeighbours {
     Lines<kSize> lines_;
 };
 
-// Sums of a single row with a tile's columns: a visit's, and all of them to D.
-template <class V>
-class RowSums {
+// The one or the other, for kernels that exist once for both.
+template <int64_t kSize, int64_t kRuns>
+class NextOfVisit {
   public:
-    void set(const Visit<V::kLanes>& visit, typename V::Sum sums) {
-        alignas(64) float lane[V::kLanes];
-        V::store_sum(lane, sums);
-        for (int64_t j = 0; j < V::kLanes; ++j) of_column_[visit.column[j]] = lane[j];
+    NextOfVisit(const NtTile& t, const Visits<kRuns>& visits, int64_t i, const int64_t* offset)
+        : in_runs_(goes_in_runs(t)), runs_(t, visits, i, offset), lines_(t, visits, i, offset) {}
+
+    DSA_PREFETCHING void block(int64_t k) const {
+        if (in_runs_) runs_.block(k);
     }
-    void store(const NtTile& t) const {
-        for (int64_t col = 0; col < t.n; col += 2 * V::kLanes)
-            store_sums<V>(t, 0, col, V::load_sum(of_column_ + col),
-                          V::load_sum(of_column_ + col + V::kLanes));
+    // For each of count columns from the first one at b + offset[0]: what NextOfRuns asks for.
+    DSA_PREFETCHING void columns(const void* b, const int64_t* offset, int64_t count) const {
+        if (!in_runs_) return;
+        for (int64_t j = 0; j < count; ++j)
+            runs_.column(static_cast<const uint8_t*>(b) + offset[j] * kSize);
+    }
+    // What NextOfNeighbours asks for.
+    DSA_PREFETCHING void lines(int64_t count) {
+        if (!in_runs_) lines_.lines(count);
     }
 
   private:
-    alignas(64) float of_column_[kTileColumns] = {};
+    bool in_runs_;
+    NextOfRuns<kSize, kRuns> runs_;
+    NextOfNeighbours<kSize, kRuns> lines_;
+};
+
+// Sums of a tile's columns and rows: those of visits, and all of them to D.
+template <class V>
+class SumsOfVisits {
+  public:
+    // [rows][kTileColumns]
+    explicit SumsOfVisits(float* sums) : sums_(sums) {}
+
+    void set(int64_t row, const Visit<V::kLanes>& visit, typename V::Sum sums) {
+        float* of_row = sums_ + row * kTileColumns;
+        if (visit.are_neighbours()) return V::store_sum(of_row + visit.column[0], sums);
+        alignas(64) float lane[V::kLanes];
+        V::store_sum(lane, sums);
+        for (int64_t j = 0; j < V::kLanes; ++j) of_row[visit.column[j]] = lane[j];
+    }
+    void store(const NtTile& t) const {
+        for (int64_t row = 0; row < t.m; ++row)
+            for (int64_t col = 0; col < t.n; col += 2 * V::kLanes) {
+                const float* sums = sums_ + row * kTileColumns + col;
+                store_sums<V>(t, row, col, V::load_sum(sums), V::load_sum(sums + V::kLanes));
+            }
+    }
+
+  private:
+    float* sums_;
 };
 
 }  // namespace dsa::gemm::cpu

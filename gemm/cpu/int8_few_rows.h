@@ -10,6 +10,7 @@
 
 #include "base/avx512.h"
 #include "base/unrolled.h"
+#include "gemm/cpu/column_runs.h"
 #include "gemm/cpu/columns.h"
 #include "gemm/cpu/int8_tile.h"
 #include "gemm/cpu/kernels.h"
@@ -101,7 +102,7 @@ DSA_INLINE void multiply_and_requantise_four(const Int8Half& half, const int8_t*
 template <class V, bool kWhole, int kRows>
 static inline void int8_few_rows_blocks(const NtTile& t, int64_t col, const uint8_t* b,
                                         const int64_t* offset, int64_t k, int64_t end,
-                                        NextOfCpu<1>& next, float* total) {
+                                        NextOfVisit<1, V::kLanes>& next, float* total) {
     const auto* a = static_cast<const int8_t*>(t.a) + k / kBlockK * t.a_block_stride;
     const int32_t* a_start = row_starts(t, k);
     const float* a_scale = t.a_scale + k / kBlockK * t.a_scale_stride_k;
@@ -117,13 +118,14 @@ static inline void int8_few_rows_blocks(const NtTile& t, int64_t col, const uint
             V::mul(V::units(tops), V::set1(t.b_scale[col / kBlockK * t.b_scale_ld + k / kBlockK]));
         const bool last = end - k <= kBlockK;
         if (!last) tops = V::largest(b + kBlockK, offset, end - k - kBlockK);
-        next.blocks_into_l1(b, offset, V::kLanes);
+        next.block(k);
         typename V::IntSum acc[kRows];
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r) acc[r] = V::set1_int(a_start[r]);
         const int64_t ahead = last ? 0 : kBlockK;  // behind the last block: nothing that is used
         for (int64_t j = 0; j < 16; j += 4) {
             next.lines(4);
+            next.columns(b, offset + j, 4);
             multiply_and_requantise_four<V, kWhole, kRows>(
                 half[0], a, acc, {b + 64, offset, end - k - 64, top, j}, &half[1]);
         }
@@ -146,12 +148,16 @@ static inline void int8_few_rows_blocks(const NtTile& t, int64_t col, const uint
     }
 }
 
+// Columns of visit i.
 template <class V, int kRows>
-static inline void int8_few_rows_columns(const NtTile& t, int64_t col, float* total) {
+static inline void int8_few_rows_columns(const NtTile& t, const Visits<V::kLanes>& visits,
+                                         int64_t i, SumsOfVisits<V>& sums) {
     const auto* b = static_cast<const uint8_t*>(t.b);
+    const int64_t col = visits[i].column[0];
     int64_t offset[V::kLanes];
-    column_offsets<V>(t, col, offset);
-    NextOfCpu<1> next(b + col * t.ldb, t, V::kLanes);
+    visits[i].offsets(t, offset);
+    NextOfVisit<1, V::kLanes> next(t, visits, i, offset);
+    alignas(64) float total[kRows * V::kLanes];
     for (int r = 0; r < kRows; ++r) V::store_sum(total + r * V::kLanes, V::zero());
     constexpr int64_t kRun = kCopiedRun<uint8_t>;
     const int64_t k = with_copies<uint8_t, V::kLanes, kRun>(
@@ -164,6 +170,7 @@ static inline void int8_few_rows_columns(const NtTile& t, int64_t col, float* to
         int8_few_rows_blocks<V, true, kRows>(t, col, b + k, offset, k, whole, next, total);
     if (whole < t.k)
         int8_few_rows_blocks<V, false, kRows>(t, col, b + whole, offset, whole, t.k, next, total);
+    for (int r = 0; r < kRows; ++r) sums.set(r, visits[i], V::load_sum(total + r * V::kLanes));
 }
 
 // t.m rows, at most kRows.
@@ -171,17 +178,11 @@ template <class V, int kRows>
 static inline void int8_few_rows(const NtTile& t) {
     if constexpr (kRows > 1) {
         if (t.m < kRows) return int8_few_rows<V, kRows - 1>(t);
-        auto* total = static_cast<float*>(t.scratch);
-        constexpr int64_t kSums = kRows * V::kLanes;
-        for (int64_t col = 0; col < t.n; col += 2 * V::kLanes) {
-            int8_few_rows_columns<V, kRows>(t, col, total);
-            if (col + V::kLanes < t.n)
-                int8_few_rows_columns<V, kRows>(t, col + V::kLanes, total + kSums);
-            for (int64_t i = 0; i < kRows; ++i) {
-                const float* sums = total + i * V::kLanes;
-                store_sums<V>(t, i, col, V::load_sum(sums), V::load_sum(sums + kSums));
-            }
-        }
+        const Visits<V::kLanes> visits(t);
+        SumsOfVisits<V> sums(static_cast<float*>(t.scratch));
+        for (int64_t i = 0; i < visits.count(); ++i)
+            int8_few_rows_columns<V, kRows>(t, visits, i, sums);
+        sums.store(t);
     }
 }
 

@@ -174,8 +174,8 @@ struct Int8Vnni : Lanes512 {
     // shuffles in its place as well.
     static inline bool without_panel(const NtTile& t) {
         if (t.m == 1)
-            return t.follows_columns ? one_row<NextOfRuns<1, kLanes>>(t)
-                                     : one_row<NextOfNeighbours<1, kLanes>>(t);
+            return goes_in_runs(t) ? one_row<NextOfRuns<1, kLanes>>(t)
+                                   : one_row<NextOfNeighbours<1, kLanes>>(t);
         if constexpr (kFewRows > 1) {
             if (t.m <= kFewRows && t.k >= 512) {
                 int8_few_rows<Int8Vnni, kFewRows>(t);
@@ -200,10 +200,10 @@ struct Int8Vnni : Lanes512 {
     template <class Next>
     static inline bool one_row(const NtTile& t) {
         if (has_lowest(t)) return false;
-        const Visits<kLanes> visits(t, Next::kLongest);
-        RowSums<Int8Vnni> sums;
+        const Visits<kLanes> visits(t);
+        SumsOfVisits<Int8Vnni> sums(static_cast<float*>(t.scratch));
         for (int64_t i = 0; i < visits.count(); ++i)
-            sums.set(visits[i], one_row_columns<Next>(t, visits, i));
+            sums.set(0, visits[i], one_row_columns<Next>(t, visits, i));
         sums.store(t);
         return true;
     }

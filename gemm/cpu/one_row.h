@@ -50,7 +50,7 @@ static inline void add_blocks(const NtTile& t, const typename V::State& state, N
         V::template widen_direct<Code, kGroups, kBlocks>(
             state, b + part, offset,
             [&](int64_t at) DSA_INLINE_LAMBDA {
-                if constexpr (Next::kLongest > 1) {
+                if constexpr (Next::kInRuns) {
                     if constexpr (V::template kAsksForLines<Code>)
                         ask_for_lines<V, Code, kBlocks>(b + part, offset, at);
                 } else {
@@ -73,7 +73,7 @@ static inline void add_blocks(const NtTile& t, const typename V::State& state, N
 // Columns of kGroups visits from `i` on, kBlocks blocks of k at a time.
 template <class V, class Code, int kGroups, int kBlocks, class Next>
 static inline void one_row_columns(const NtTile& t, const Visits<V::kLanes>& visits, int64_t i,
-                                   RowSums<V>& sums) {
+                                   SumsOfVisits<V>& sums) {
     const typename V::State state = V::load_state();
     const int64_t col = visits[i].column[0];
     int64_t offset[kGroups * V::kLanes];
@@ -112,14 +112,14 @@ static inline void one_row_columns(const NtTile& t, const Visits<V::kLanes>& vis
         for (int64_t j = 0; j < kColumns; ++j) offset[j] = j * kBlockK;
         add_blocks<V, Code, kGroups, 1>(t, state, next, col, rest, offset, k, total);
     }
-    for (int g = 0; g < kGroups; ++g) sums.set(visits[i + g], total[g]);
+    for (int g = 0; g < kGroups; ++g) sums.set(0, visits[i + g], total[g]);
 }
 
 template <class V, class Code>
 static inline void one_row_in_runs(const NtTile& t) {
     using Next = NextOfRuns<sizeof(Code), V::kLanes>;
-    const Visits<V::kLanes> visits(t, Next::kLongest);
-    RowSums<V> sums;
+    const Visits<V::kLanes> visits(t);
+    SumsOfVisits<V> sums(static_cast<float*>(t.scratch));
     for (int64_t i = 0; i < visits.count(); ++i)
         one_row_columns<V, Code, 1, V::template kBlocksOfOneRow<Code>, Next>(t, visits, i, sums);
     sums.store(t);
@@ -128,8 +128,8 @@ static inline void one_row_in_runs(const NtTile& t) {
 template <class V, class Code, template <int64_t> class Lines>
 static inline void one_row_of_neighbours(const NtTile& t) {
     constexpr int64_t kSize = sizeof(Code);
-    const Visits<V::kLanes> visits(t, 1);
-    RowSums<V> sums;
+    const Visits<V::kLanes> visits(t);
+    SumsOfVisits<V> sums(static_cast<float*>(t.scratch));
     int64_t i = 0;
     if (t.k < V::template kLongColumn<Code>)
         for (; i + 4 <= visits.count(); i += 4)
@@ -144,8 +144,7 @@ static inline void one_row_of_neighbours(const NtTile& t) {
 template <class V, class Code>
 static inline void nt_one_row(const NtTile& t) {
     constexpr int64_t kRun = V::template kRunColumn<Code>;
-    if (t.follows_columns && t.k >= V::template kLongColumn<Code>)
-        return one_row_in_runs<V, Code>(t);
+    if (goes_in_runs(t)) return one_row_in_runs<V, Code>(t);
     if (kRun > 0 && t.k >= kRun) return one_row_of_neighbours<V, Code, NextRun>(t);
     one_row_of_neighbours<V, Code, NextColumns>(t);
 }
