@@ -24,8 +24,7 @@ namespace {
 
 inline constexpr int64_t kTileSize = kTileHeight * kTileBytes;
 
-using VisitOfTiles = Visit<kTileHeight>;
-using NextOfTiles = NextVisit<kTileHeight>;
+using VisitsOfTiles = Visits<kTileHeight>;
 
 // Tiles of a block of k: the next one is tile_bytes behind `first`, a tile's next row row_bytes.
 struct BlockTiles {
@@ -48,7 +47,7 @@ template <class Code, class Made>
 struct ColumnsOfTiles {
     static constexpr int64_t kValues = kTileBytes / static_cast<int64_t>(sizeof(Made));  // of k
 
-    ColumnsOfTiles(const NtTile& tile, const VisitOfTiles& visit)
+    ColumnsOfTiles(const NtTile& tile, const Visit<kTileHeight>& visit)
         : t(tile), first(visit.column[0]), b(static_cast<const Code*>(t.b)) {
         visit.offsets(t, offset);
     }
@@ -71,9 +70,9 @@ struct ColumnsOfTiles {
 // Columns of e4m3, which are read line by line.
 template <class Made>
 struct LinesOfColumns : ColumnsOfTiles<uint8_t, Made> {
-    LinesOfColumns(const NtTile& tile, const VisitOfTiles& visit, const Range& range,
-                   const NextOfTiles& next)
-        : ColumnsOfTiles<uint8_t, Made>(tile, visit), heads(tile, this->offset, range.end, next) {}
+    LinesOfColumns(const NtTile& tile, const VisitsOfTiles& visits, int64_t i, const Range& range)
+        : ColumnsOfTiles<uint8_t, Made>(tile, visits[i]),
+          heads(tile, visits, i, range, this->offset) {}
 
     // Those of a block of k: line(j, half, codes), codes being values 64 * half and on of column j,
     // zeros behind the last one of k; between(i) as in make(). What the hardware has brought to L2
@@ -109,9 +108,8 @@ class WidenedColumns {
     static constexpr int64_t kLongest = kBlockK / kTileHeight;
     static constexpr bool kOneUnit = true;
 
-    WidenedColumns(const NtTile& t, const VisitOfTiles& visit, const Range& range,
-                   const NextOfTiles& next)
-        : at_(t, visit, range, next) {}
+    WidenedColumns(const NtTile& t, const VisitsOfTiles& visits, int64_t i, const Range& range)
+        : at_(t, visits, i, range) {}
 
     template <int kSteps, class Between>
     __attribute__((always_inline)) void make(int64_t block, const Between& between) {
@@ -151,9 +149,8 @@ class PlainColumns {
     static constexpr int64_t kLongest = 1;
     static constexpr bool kOneUnit = true;
 
-    PlainColumns(const NtTile& t, const VisitOfTiles& visit, const Range& /*range*/,
-                 const NextOfTiles& /*next*/)
-        : at_(t, visit) {}
+    PlainColumns(const NtTile& t, const VisitsOfTiles& visits, int64_t i, const Range& /*range*/)
+        : at_(t, visits[i]) {}
 
     template <int kSteps, class Between>
     __attribute__((always_inline)) void make(int64_t block, const Between& between) {
@@ -191,9 +188,8 @@ class RequantisedColumns {
     static constexpr int64_t kLongest = kBlockK / kTileHeight;
     static constexpr bool kOneUnit = false;
 
-    RequantisedColumns(const NtTile& t, const VisitOfTiles& visit, const Range& range,
-                       const NextOfTiles& next)
-        : at_(t, visit, range, next), tops_(largest(range.begin)) {}
+    RequantisedColumns(const NtTile& t, const VisitsOfTiles& visits, int64_t i, const Range& range)
+        : at_(t, visits, i, range), tops_(largest(range.begin)) {}
 
     template <int kSteps, class Between>
     __attribute__((always_inline)) void make(int64_t block, const Between& between) {

@@ -163,11 +163,11 @@ class ColumnTotals {
         }
     }
     // To the rows' totals of the visit's columns, and from there to go on with.
-    void save(const RowTiles& rows, const VisitOfTiles& visit) const {
+    void save(const RowTiles& rows, const Visit<kTileHeight>& visit) const {
         each_part(rows, visit,
                   [&](int64_t at, float* to, int64_t n) { std::memcpy(to, total_ + at, n); });
     }
-    void restore(const RowTiles& rows, const VisitOfTiles& visit) {
+    void restore(const RowTiles& rows, const Visit<kTileHeight>& visit) {
         each_part(rows, visit, [&](int64_t at, const float* from, int64_t n) {
             std::memcpy(total_ + at, from, n);
         });
@@ -180,7 +180,7 @@ class ColumnTotals {
     }
     // use(where in total_, where in those of the rows, bytes)
     template <class Use>
-    static void each_part(const RowTiles& rows, const VisitOfTiles& visit, const Use& use) {
+    static void each_part(const RowTiles& rows, const Visit<kTileHeight>& visit, const Use& use) {
         constexpr int64_t kAtOnce = kOneRow ? 1 : kTileHeight;
         for (int64_t j = 0; j < kTileHeight; ++j)
             for (int64_t g = 0; g < kGroups; ++g)
@@ -215,23 +215,21 @@ class PlacesOfSums {
     int64_t left_ = 0;
 };
 
-// Products of a visit's columns and all rows over blocks of k, to the rows' totals. Meanwhile lines
-// of D are asked for, those of the 32 columns from `col`.
+// Products of visit i's columns and all rows over blocks of k, to the rows' totals.
 template <class Columns, int kGroups, bool kOneRow>
 __attribute__((noinline)) static void few_rows_columns(const NtTile& t, const RowTiles& rows,
-                                                       const VisitOfTiles& visit,
-                                                       const Range& range, const NextOfTiles& next,
-                                                       int64_t col) {
+                                                       const VisitsOfTiles& visits, int64_t i,
+                                                       const Range& range) {
     using Products = typename Columns::Products;
     constexpr int kSteps = Products::kDepth * kGroups;
     using Product = typename Products::Sum;
     using Totals = ColumnTotals<Columns, kGroups, kOneRow>;
     constexpr int64_t kStride = kOneRow ? 4 : kTileBytes;
     alignas(64) Product products[2][kGroups * kTileSums];
-    Columns columns(t, visit, range, next);
-    PlacesOfSums places(t, col, range);
+    Columns columns(t, visits, i, range);
+    PlacesOfSums places(t, i * kTileHeight, range);
     Totals totals;
-    if (range.begin > 0) totals.restore(rows, visit);
+    if (range.begin > 0) totals.restore(rows, visits[i]);
     // Part s of a block's products: its tile s / kGroups and a group.
     const auto multiply = [&](const BlockTiles& b, const BlockTiles& a, Product* out,
                               auto s) DSA_INLINE_LAMBDA {
@@ -271,7 +269,7 @@ __attribute__((noinline)) static void few_rows_columns(const NtTile& t, const Ro
             simd::unrolled<kSteps>(between);
         }
     }
-    totals.save(rows, visit);
+    totals.save(rows, visits[i]);
 }
 
 // All blocks of k, in ranges whose rows stay in L2 while all columns of the tile meet them.
@@ -324,19 +322,11 @@ static inline void few_rows_in_tiles(const NtTile& t) {
     const RowTiles rows(t, Columns::Products::kDepth);
     const Tiles::Shape wide{kTileHeight, min_of(4 * t.m, kTileBytes)};
     const Tiles tiles(wide, {kTileHeight, kTileBytes}, 2, wide);
-    const Visits<kTileHeight> visits(t, Columns::kLongest);
+    const VisitsOfTiles visits(t, Columns::kLongest);
     const Ranges ranges(t, rows);
-    const auto* b = static_cast<const uint8_t*>(t.b);
     for (int64_t r = 0; r < ranges.count(); ++r)
-        for (int64_t i = 0; i < visits.count(); ++i) {
-            const bool is_last = i + 1 == visits.count();
-            const uint8_t* next = !is_last                 ? b + ranges[r].begin * kBlockK
-                                  : r + 1 < ranges.count() ? b + ranges[r + 1].begin * kBlockK
-                                                           : next_tile<1>(t);
-            few_rows_columns<Columns, kGroups, kOneRow>(t, rows, visits[i], ranges[r],
-                                                        {next, visits[is_last ? 0 : i + 1]},
-                                                        i * kTileHeight);
-        }
+        for (int64_t i = 0; i < visits.count(); ++i)
+            few_rows_columns<Columns, kGroups, kOneRow>(t, rows, visits, i, ranges[r]);
     store_totals<kGroups, kOneRow>(t, rows);
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "base/unrolled.h"
 #include "gemm/cpu/columns.h"
 #include "gemm/cpu/kernels.h"
 #include "gemm/cpu/tile_rows.h"
@@ -15,6 +16,14 @@ namespace dsa::gemm::cpu {
 struct Range {
     int64_t begin, end;
 };
+
+// All of them.
+static inline Range whole_range(const NtTile& t) {
+    return {0, (t.k + kBlockK - 1) / kBlockK};
+}
+static inline bool is_whole(const Range& range, const NtTile& t) {
+    return range.begin == 0 && range.end == whole_range(t).end;
+}
 
 // Columns of a tile that meet rows side by side, all of one scale block.
 template <int64_t kRuns>
@@ -82,10 +91,14 @@ struct NextVisit {
     const Visit<kRuns>& visit;
 };
 
-// Of a visit to all of k.
+// Behind visit i the next one, behind the last one of a range the next range, behind all of them
+// the next tile.
 template <int64_t kSize, int64_t kRuns>
-static inline NextVisit<kRuns> next_visit(const NtTile& t, const Visits<kRuns>& visits, int64_t i) {
-    if (i + 1 < visits.count()) return {static_cast<const uint8_t*>(t.b), visits[i + 1]};
+static inline NextVisit<kRuns> next_visit(const NtTile& t, const Visits<kRuns>& visits, int64_t i,
+                                          const Range& range) {
+    const auto* b = static_cast<const uint8_t*>(t.b);
+    if (i + 1 < visits.count()) return {b + range.begin * kBlockK * kSize, visits[i + 1]};
+    if (range.end * kBlockK < t.k) return {b + range.end * kBlockK * kSize, visits[0]};
     return {next_tile<kSize>(t), visits[0]};
 }
 
@@ -94,11 +107,14 @@ static inline NextVisit<kRuns> next_visit(const NtTile& t, const Visits<kRuns>& 
 template <int64_t kSize, int64_t kRuns>
 class RunHeads {
   public:
-    RunHeads(const NtTile& t, const int64_t* offset, int64_t end_block,
-             const NextVisit<kRuns>& next)
-        : end_block_(end_block), next_(next), stride_(t.ldb * kSize) {
+    // Of visit i, whose columns start at offset[].
+    RunHeads(const NtTile& t, const Visits<kRuns>& visits, int64_t i, const Range& range,
+             const int64_t* offset)
+        : end_block_(range.end),
+          next_(next_visit<kSize>(t, visits, i, range)),
+          stride_(t.ldb * kSize) {
         const auto* b = static_cast<const uint8_t*>(t.b);
-        const int64_t end = min_of(end_block * kBlockK, t.k);
+        const int64_t end = min_of(range.end * kBlockK, t.k);
         for (int64_t j = 0; j < kRuns; ++j)
             go_on_ |= int64_t{b + (offset[j] + end) * kSize == at(j)} << j;
     }
@@ -123,14 +139,15 @@ class RunHeads {
 };
 
 // Prefetches of kernels that take visit i, columns of long runs, to all of k: the hardware follows
-// them, and lines that it has brought to L2 are asked for in L1.
-template <int64_t kSize, int64_t kRuns>
+// them, and lines that it has brought to L2 are asked for in L1, kAhead bytes before their turn.
+template <int64_t kSize, int64_t kRuns, int64_t kAhead = 512>
 class NextOfRuns {
   public:
     static constexpr bool kInRuns = true;
 
-    NextOfRuns(const NtTile& t, const Visits<kRuns>& visits, int64_t i, const int64_t* offset)
-        : heads_(t, offset, (t.k + kBlockK - 1) / kBlockK, next_visit<kSize>(t, visits, i)) {}
+    NextOfRuns(const NtTile& t, const Visits<kRuns>& visits, int64_t i, const Range& range,
+               const int64_t* offset)
+        : heads_(t, visits, i, range, offset) {}
 
     // For each block of k, and for each of its columns, which is at p.
     DSA_PREFETCHING void block(int64_t k) const { heads_.some(k / kBlockK); }
@@ -139,8 +156,6 @@ class NextOfRuns {
     }
 
   private:
-    static constexpr int64_t kAhead = 512;  // bytes; measured on Granite Rapids
-
     RunHeads<kSize, kRuns> heads_;
 };
 
@@ -153,7 +168,7 @@ class NextOfNeighbours {
 
     template <int64_t kRuns>
     NextOfNeighbours(const NtTile& t, const Visits<kRuns>& visits, int64_t i,
-                     const int64_t* /*offset*/)
+                     const Range& /*range*/, const int64_t* /*offset*/)
         : lines_(static_cast<const uint8_t*>(t.b) + visits[i].column[0] * t.ldb * kSize, t,
                  kColumns) {}
 
@@ -166,11 +181,15 @@ class NextOfNeighbours {
 };
 
 // The one or the other, for kernels that exist once for both.
-template <int64_t kSize, int64_t kRuns>
+template <int64_t kSize, int64_t kRuns, int64_t kAhead>
 class NextOfVisit {
   public:
-    NextOfVisit(const NtTile& t, const Visits<kRuns>& visits, int64_t i, const int64_t* offset)
-        : in_runs_(goes_in_runs(t)), runs_(t, visits, i, offset), lines_(t, visits, i, offset) {}
+    NextOfVisit(const NtTile& t, const Visits<kRuns>& visits, int64_t i, const Range& range,
+                const int64_t* offset)
+        : in_runs_(goes_in_runs(t)),
+          in_order_(!in_runs_ && is_whole(range, t)),
+          runs_(t, visits, i, range, offset),
+          lines_(t, visits, i, range, offset) {}
 
     DSA_PREFETCHING void block(int64_t k) const {
         if (in_runs_) runs_.block(k);
@@ -183,39 +202,33 @@ class NextOfVisit {
     }
     // What NextOfNeighbours asks for.
     DSA_PREFETCHING void lines(int64_t count) {
-        if (!in_runs_) lines_.lines(count);
+        if (in_order_) lines_.lines(count);
     }
 
   private:
     bool in_runs_;
-    NextOfRuns<kSize, kRuns> runs_;
+    bool in_order_;  // what follows in memory is what comes next
+    NextOfRuns<kSize, kRuns, kAhead> runs_;
     NextOfNeighbours<kSize, kRuns> lines_;
 };
 
-// Sums of a tile's columns and rows: those of visits, and all of them to D.
-template <class V>
-class SumsOfVisits {
-  public:
-    // [rows][kTileColumns]
-    explicit SumsOfVisits(float* sums) : sums_(sums) {}
-
-    void set(int64_t row, const Visit<V::kLanes>& visit, typename V::Sum sums) {
-        float* of_row = sums_ + row * kTileColumns;
-        if (visit.are_neighbours()) return V::store_sum(of_row + visit.column[0], sums);
-        alignas(64) float lane[V::kLanes];
-        V::store_sum(lane, sums);
-        for (int64_t j = 0; j < V::kLanes; ++j) of_row[visit.column[j]] = lane[j];
-    }
-    void store(const NtTile& t) const {
-        for (int64_t row = 0; row < t.m; ++row)
-            for (int64_t col = 0; col < t.n; col += 2 * V::kLanes) {
-                const float* sums = sums_ + row * kTileColumns + col;
-                store_sums<V>(t, row, col, V::load_sum(sums), V::load_sum(sums + V::kLanes));
-            }
-    }
-
-  private:
-    float* sums_;
-};
+// As store_tile(), of sums [visits][rows][kRuns].
+template <class V, int64_t kRuns>
+static inline void store_visits(const NtTile& t, const Visits<kRuns>& visits, const float* sums) {
+    int32_t place[kTileColumns] = {};  // of a column's sum with the first row
+    for (int64_t i = 0; i < visits.count(); ++i)
+        for (int64_t j = 0; j < kRuns; ++j)
+            place[visits[i].column[j]] = static_cast<int32_t>(i * t.m * kRuns + j);
+    const bool gathers = goes_in_runs(t);  // neighbours lie side by side
+    const auto at = [&](int64_t row, int64_t col) DSA_INLINE_LAMBDA {
+        const float* p = sums + row * kRuns;
+        return gathers ? V::gather(p, place + col) : V::load_sum(p + place[col]);
+    };
+    for (int64_t row = 0; row < t.m; ++row)
+        for (int64_t col = 0; col < t.n; col += 2 * V::kLanes) {
+            prefetch_place(t, row + kStoredRows, col);
+            store_sums<V>(t, row, col, at(row, col), at(row, col + V::kLanes));
+        }
+}
 
 }  // namespace dsa::gemm::cpu

@@ -18,6 +18,9 @@
 
 namespace dsa::gemm::cpu {
 
+template <class V>
+using NextOfFewRows = NextOfVisit<1, V::kLanes, 512>;  // measured on Granite Rapids
+
 // 64 values of k of 16 columns, unsigned; vector 4 * j + c is b[c] of transpose_four, of columns 4
 // * j on.
 struct Int8Half {
@@ -102,7 +105,7 @@ DSA_INLINE void multiply_and_requantise_four(const Int8Half& half, const int8_t*
 template <class V, bool kWhole, int kRows>
 static inline void int8_few_rows_blocks(const NtTile& t, int64_t col, const uint8_t* b,
                                         const int64_t* offset, int64_t k, int64_t end,
-                                        NextOfVisit<1, V::kLanes>& next, float* total) {
+                                        NextOfFewRows<V>& next, float* total) {
     const auto* a = static_cast<const int8_t*>(t.a) + k / kBlockK * t.a_block_stride;
     const int32_t* a_start = row_starts(t, k);
     const float* a_scale = t.a_scale + k / kBlockK * t.a_scale_stride_k;
@@ -151,13 +154,12 @@ static inline void int8_few_rows_blocks(const NtTile& t, int64_t col, const uint
 // Columns of visit i.
 template <class V, int kRows>
 static inline void int8_few_rows_columns(const NtTile& t, const Visits<V::kLanes>& visits,
-                                         int64_t i, SumsOfVisits<V>& sums) {
+                                         int64_t i, float* total) {
     const auto* b = static_cast<const uint8_t*>(t.b);
     const int64_t col = visits[i].column[0];
     int64_t offset[V::kLanes];
     visits[i].offsets(t, offset);
-    NextOfVisit<1, V::kLanes> next(t, visits, i, offset);
-    alignas(64) float total[kRows * V::kLanes];
+    NextOfFewRows<V> next(t, visits, i, whole_range(t), offset);
     for (int r = 0; r < kRows; ++r) V::store_sum(total + r * V::kLanes, V::zero());
     constexpr int64_t kRun = kCopiedRun<uint8_t>;
     const int64_t k = with_copies<uint8_t, V::kLanes, kRun>(
@@ -170,7 +172,6 @@ static inline void int8_few_rows_columns(const NtTile& t, const Visits<V::kLanes
         int8_few_rows_blocks<V, true, kRows>(t, col, b + k, offset, k, whole, next, total);
     if (whole < t.k)
         int8_few_rows_blocks<V, false, kRows>(t, col, b + whole, offset, whole, t.k, next, total);
-    for (int r = 0; r < kRows; ++r) sums.set(r, visits[i], V::load_sum(total + r * V::kLanes));
 }
 
 // t.m rows, at most kRows.
@@ -179,10 +180,10 @@ static inline void int8_few_rows(const NtTile& t) {
     if constexpr (kRows > 1) {
         if (t.m < kRows) return int8_few_rows<V, kRows - 1>(t);
         const Visits<V::kLanes> visits(t);
-        SumsOfVisits<V> sums(static_cast<float*>(t.scratch));
+        auto* sums = static_cast<float*>(t.scratch);
         for (int64_t i = 0; i < visits.count(); ++i)
-            int8_few_rows_columns<V, kRows>(t, visits, i, sums);
-        sums.store(t);
+            int8_few_rows_columns<V, kRows>(t, visits, i, sums + i * kRows * V::kLanes);
+        store_visits<V>(t, visits, sums);
     }
 }
 

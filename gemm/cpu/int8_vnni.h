@@ -201,10 +201,10 @@ struct Int8Vnni : Lanes512 {
     static inline bool one_row(const NtTile& t) {
         if (has_lowest(t)) return false;
         const Visits<kLanes> visits(t);
-        SumsOfVisits<Int8Vnni> sums(static_cast<float*>(t.scratch));
+        alignas(64) float sums[kTileColumns];
         for (int64_t i = 0; i < visits.count(); ++i)
-            sums.set(0, visits[i], one_row_columns<Next>(t, visits, i));
-        sums.store(t);
+            store_sum(sums + i * kLanes, one_row_columns<Next>(t, visits, i));
+        store_visits<Int8Vnni>(t, visits, sums);
         return true;
     }
 
@@ -261,7 +261,7 @@ struct Int8Vnni : Lanes512 {
         const int64_t col = visits[i].column[0];
         int64_t offset[kLanes];
         visits[i].offsets(t, offset);
-        Next next(t, visits, i, offset);
+        Next next(t, visits, i, whole_range(t), offset);
         __m512 total = zero();
         constexpr int64_t kRun = kCopiedRun<uint8_t>;
         const int64_t k = with_copies<uint8_t, kLanes, kRun>(

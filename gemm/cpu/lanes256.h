@@ -20,6 +20,10 @@ struct Lanes256 {
     static inline __m256 set1(float x) { return _mm256_set1_ps(x); }
     static inline __m256 load_sum(const float* p) { return _mm256_loadu_ps(p); }
     static inline void store_sum(float* p, __m256 v) { _mm256_storeu_ps(p, v); }
+    static inline __m256 gather(const float* p, const int32_t* places) {
+        return _mm256_i32gather_ps(p, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(places)),
+                                   4);
+    }
     static inline __m256 mul(__m256 a, __m256 b) { return _mm256_mul_ps(a, b); }
     static inline __m256 fma(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
     static inline __m256 one_nan(__m256 x) {

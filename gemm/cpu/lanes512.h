@@ -30,6 +30,9 @@ struct Lanes512 {
     static inline __m512 set1(float x) { return _mm512_set1_ps(x); }
     static inline __m512 load_sum(const float* p) { return _mm512_loadu_ps(p); }
     static inline void store_sum(float* p, __m512 v) { _mm512_storeu_ps(p, v); }
+    static inline __m512 gather(const float* p, const int32_t* places) {
+        return _mm512_i32gather_ps(_mm512_loadu_si512(places), p, 4);
+    }
     static inline __m512 mul(__m512 a, __m512 b) { return _mm512_mul_ps(a, b); }
     static inline __m512 fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
     static inline __m512 one_nan(__m512 x) {

@@ -73,12 +73,12 @@ static inline void add_blocks(const NtTile& t, const typename V::State& state, N
 // Columns of kGroups visits from `i` on, kBlocks blocks of k at a time.
 template <class V, class Code, int kGroups, int kBlocks, class Next>
 static inline void one_row_columns(const NtTile& t, const Visits<V::kLanes>& visits, int64_t i,
-                                   SumsOfVisits<V>& sums) {
+                                   float* sums) {
     const typename V::State state = V::load_state();
     const int64_t col = visits[i].column[0];
     int64_t offset[kGroups * V::kLanes];
     for (int g = 0; g < kGroups; ++g) visits[i + g].offsets(t, offset + g * V::kLanes);
-    Next next(t, visits, i, offset);
+    Next next(t, visits, i, whole_range(t), offset);
     typename V::Sum total[kGroups];
 #pragma GCC unroll 4
     for (auto& x : total) x = V::zero();
@@ -112,24 +112,24 @@ static inline void one_row_columns(const NtTile& t, const Visits<V::kLanes>& vis
         for (int64_t j = 0; j < kColumns; ++j) offset[j] = j * kBlockK;
         add_blocks<V, Code, kGroups, 1>(t, state, next, col, rest, offset, k, total);
     }
-    for (int g = 0; g < kGroups; ++g) sums.set(0, visits[i + g], total[g]);
+    for (int g = 0; g < kGroups; ++g) V::store_sum(sums + (i + g) * V::kLanes, total[g]);
 }
 
 template <class V, class Code>
 static inline void one_row_in_runs(const NtTile& t) {
     using Next = NextOfRuns<sizeof(Code), V::kLanes>;
     const Visits<V::kLanes> visits(t);
-    SumsOfVisits<V> sums(static_cast<float*>(t.scratch));
+    alignas(64) float sums[kTileColumns];
     for (int64_t i = 0; i < visits.count(); ++i)
         one_row_columns<V, Code, 1, V::template kBlocksOfOneRow<Code>, Next>(t, visits, i, sums);
-    sums.store(t);
+    store_visits<V>(t, visits, sums);
 }
 
 template <class V, class Code, template <int64_t> class Lines>
 static inline void one_row_of_neighbours(const NtTile& t) {
     constexpr int64_t kSize = sizeof(Code);
     const Visits<V::kLanes> visits(t);
-    SumsOfVisits<V> sums(static_cast<float*>(t.scratch));
+    alignas(64) float sums[kTileColumns];
     int64_t i = 0;
     if (t.k < V::template kLongColumn<Code>)
         for (; i + 4 <= visits.count(); i += 4)
@@ -138,7 +138,7 @@ static inline void one_row_of_neighbours(const NtTile& t) {
     for (; i < visits.count(); ++i)
         one_row_columns<V, Code, 1, V::template kBlocksOfOneRow<Code>,
                         NextOfNeighbours<kSize, V::kLanes, Lines>>(t, visits, i, sums);
-    sums.store(t);
+    store_visits<V>(t, visits, sums);
 }
 
 template <class V, class Code>

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "base/unrolled.h"
+#include "gemm/cpu/column_runs.h"
 #include "gemm/cpu/columns.h"
 #include "gemm/cpu/kernels.h"
 #include "gemm/cpu/tile_rows.h"
@@ -24,15 +25,11 @@ class StagedColumns {
     static constexpr auto kBytes = static_cast<int64_t>(sizeof(Code));
 
   public:
-    // Blocks from `begin` to `end`.
-    StagedColumns(const NtTile& t, int64_t col, int64_t begin, int64_t end)
+    // Those of visit i.
+    StagedColumns(const NtTile& t, const Visits<kColumns>& visits, int64_t i, const Range& range)
         : t_(t),
           b_(static_cast<const Code*>(t.b)),
-          next_(b_ + col * t.ldb, t, kColumns),
-          is_all_(begin == 0 && end == t.k) {
-        for (int64_t g = 0; g < 2; ++g)
-            column_offsets<V>(t, col + g * V::kLanes, offset_ + g * V::kLanes);
-    }
+          next_(t, visits, i, range, offsets(visits[i])) {}
     // The block from `k`; returns the values of k that it has, zeros behind the last one.
     int64_t stage(int64_t k) {
         const int64_t num_k = loaded_k<V>(t_.k - k);
@@ -41,7 +38,8 @@ class StagedColumns {
                 V::load_columns(b_ + k + part, offset_ + g * V::kLanes, t_.k - k - part,
                                 raw_[g] + part / 4 * kRawsOfK);
         asm volatile("" ::: "memory");  // in memory, whence values are converted
-        ahead_ = b_ + k + kBlockK;
+        at_ = b_ + k;
+        next_.block(k);
         return num_k;
     }
     // Value k + i of the columns of kGroup; i in 0 .. 3, k a multiple of 4.
@@ -49,25 +47,23 @@ class StagedColumns {
     __attribute__((always_inline)) typename V::Vec value(int64_t k, int i) const {
         return V::template widened<Code>(raw_[kGroup] + k / 4 * kRawsOfK, i);
     }
-    // Among the products, kBlockK / 4 times a block: i. Lines of the next columns, and those of the
-    // next block, which have come so far, into L1.
+    // Among the products, kBlockK / 4 times a block: i.
     DSA_PREFETCHING void prefetch(int64_t i) {
-        if (is_all_) next_.lines(kColumns * kBytes / 16);
-        if (i >= kColumns) return;
-        const Code* column = ahead_ + offset_[i];
-        next_.block(column - kBlockK);
-        if (!t_.follows_columns) return;
-        for (int64_t line = 0; line < 2 * kBytes; ++line)
-            __builtin_prefetch(column + line * 64 / kBytes);
+        next_.lines(kColumns * kBytes / 16);
+        if (i < kColumns) next_.columns(at_, offset_ + i, 1);
     }
 
   private:
+    const int64_t* offsets(const Visit<kColumns>& visit) {
+        visit.offsets(t_, offset_);
+        return offset_;
+    }
+
     const NtTile& t_;
     const Code* b_;
-    const Code* ahead_ = nullptr;
-    NextOfCpu<kBytes> next_;
-    bool is_all_;  // of k: what follows in memory is what comes next
+    const Code* at_ = nullptr;  // the block that is staged
     int64_t offset_[kColumns];
+    NextOfVisit<kBytes, kColumns, 256> next_;  // measured on Granite Rapids
     alignas(64) typename V::Raw raw_[2][kBlockK / 4 * kRawsOfK];
 };
 
@@ -100,7 +96,7 @@ static inline void multiply_staged(Columns& b, bool prefetches, int64_t num_k,
     }
 }
 
-// The block of k from `k` of the columns from `col`, times all rows, to their sums.
+// The block of k from `k` of the columns, of which `col` is one, times all rows, to their sums.
 template <class V, class Code>
 static inline void add_staged(const NtTile& t, int64_t col, int64_t k,
                               StagedColumns<V, Code>& columns, float* c) {
@@ -126,17 +122,20 @@ static inline void staged_rows(const NtTile t) {
     constexpr int64_t kColumns = 2 * V::kLanes;
     constexpr int64_t kPart = 1 << 19;  // bytes of rows of a part
     auto* c = static_cast<float*>(t.scratch);
+    const Visits<kColumns> visits(t);
     const auto block_bytes = t.m * kBlockK * static_cast<int64_t>(sizeof(typename V::Element));
-    const int64_t part_k = kPart / block_bytes * kBlockK;
-    for (int64_t begin = 0; begin < t.k; begin += part_k) {
-        const int64_t end = min_of(begin + part_k, t.k);
-        for (int64_t col = 0; col < t.n; col += kColumns) {
-            StagedColumns<V, Code> columns(t, col, begin, end);
-            for (int64_t k = begin; k < end; k += kBlockK)
-                add_staged<V, Code>(t, col, k, columns, c + col * t.m);
+    const int64_t blocks = whole_range(t).end;
+    const int64_t part = kPart / block_bytes;
+    for (Range range{0, 0}; range.begin < blocks; range.begin = range.end) {
+        range.end = min_of(range.begin + part, blocks);
+        for (int64_t i = 0; i < visits.count(); ++i) {
+            StagedColumns<V, Code> columns(t, visits, i, range);
+            for (int64_t block = range.begin; block < range.end; ++block)
+                add_staged<V, Code>(t, visits[i].column[0], block * kBlockK, columns,
+                                    c + i * kColumns * t.m);
         }
     }
-    store_tile<V>(t, c);
+    store_visits<V>(t, visits, c);
 }
 
 }  // namespace dsa::gemm::cpu

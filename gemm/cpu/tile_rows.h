@@ -60,19 +60,23 @@ static inline const typename V::Element* rows_at(const NtTile& t, int64_t k) {
     return static_cast<const typename V::Element*>(t.a) + block * t.a_block_stride;
 }
 
+// Rows that are stored together: lines of D are asked for that many rows ahead. Measured on Zen 4.
+inline constexpr int64_t kStoredRows = 4;
+DSA_PREFETCHING static void prefetch_place(const NtTile& t, int64_t row, int64_t col) {
+    const int64_t size = t.d_is_f32 ? sizeof(float) : sizeof(uint16_t);
+    __builtin_prefetch(static_cast<const uint8_t*>(t.d) + (row * t.ldd + col) * size, 1);
+}
+
 // Sums of all rows, in panels of columns, to D: all columns of a few rows after one another, which
 // lie in few pages, and the lines of the next rows are asked for before.
 template <class V>
 static inline void store_tile(const NtTile tile, const float* c) {
     constexpr int64_t kColumns = 2 * V::kLanes;
-    constexpr int64_t kStored = 4;  // rows; measured on Zen 4
-    const int64_t size = tile.d_is_f32 ? sizeof(float) : sizeof(uint16_t);
-    const auto* d = static_cast<const uint8_t*>(tile.d);
-    for (int64_t first = 0; first < tile.m; first += kStored)
+    for (int64_t first = 0; first < tile.m; first += kStoredRows)
         for (int64_t col = 0; col < tile.n; col += kColumns)
-            for (int64_t row = first; row < min_of(first + kStored, tile.m); ++row) {
+            for (int64_t row = first; row < min_of(first + kStoredRows, tile.m); ++row) {
                 const float* sums = c + col * tile.m + row * kColumns;
-                __builtin_prefetch(d + ((row + kStored) * tile.ldd + col) * size, 1);
+                prefetch_place(tile, row + kStoredRows, col);
                 store_sums<V>(tile, row, col, V::load_sum(sums), V::load_sum(sums + V::kLanes));
             }
 }
