@@ -30,7 +30,6 @@ template <int64_t kRuns>
 struct Visit {
     int64_t column[kRuns];
 
-    bool are_neighbours() const { return column[kRuns - 1] - column[0] == kRuns - 1; }
     // Where they start; those beyond n repeat the last one, and are not stored.
     void offsets(const NtTile& t, int64_t* offset) const {
         for (int64_t j = 0; j < kRuns; ++j) offset[j] = min_of(column[j], t.n - 1) * t.ldb;

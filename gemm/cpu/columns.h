@@ -157,9 +157,6 @@ class NextColumns {
         prefetch_lines(next_, count, into_l2_);
         next_ += 64 * count;
     }
-    // As NextShortColumns'.
-    DSA_PREFETCHING void block(const void* /*p*/) const {}
-    DSA_PREFETCHING void block_into_l1(const void* /*p*/) const {}
 
   private:
     const uint8_t* next_;
@@ -189,12 +186,6 @@ class NextShortColumns {
     // For each block of k of a column: where it is read.
     DSA_PREFETCHING void block(const void* p) const {
         if (!are_short_) prefetch_page_head(p, kBlockK * kSize);
-    }
-    // The same for kernels that wait for loads: of long columns all lines as well, into L1.
-    DSA_PREFETCHING void block_into_l1(const void* p) const {
-        block(p);
-        if (!are_short_)
-            prefetch_lines(static_cast<const uint8_t*>(p) + kPageHead, kBlockK * kSize / 64, false);
     }
 
   private:
@@ -226,11 +217,6 @@ class NextOfCpu {
     DSA_PREFETCHING void blocks(const Code* b, const int64_t* offset, int64_t columns) const {
         if (!follows_) return;
         for (int64_t j = 0; j < columns; ++j) short_.block(b + offset[j]);
-    }
-    DSA_PREFETCHING void blocks_into_l1(const uint8_t* b, const int64_t* offset,
-                                        int64_t columns) const {
-        if (!follows_) return;
-        for (int64_t j = 0; j < columns; ++j) short_.block_into_l1(b + offset[j]);
     }
 
   private:
