@@ -13,13 +13,14 @@ namespace dsa::gemm::cpu {
 namespace {
 
 // 128 codes of a column, zeros behind the first `valid`.
-inline void load_codes(const uint8_t* b, int64_t valid, __m256i* codes) {
+__attribute__((always_inline)) inline void load_codes(const uint8_t* b, int64_t valid,
+                                                      __m256i* codes) {
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) codes[i] = simd256::load_bytes(b + 32 * i, valid - 32 * i);
 }
 
 // Largest magnitude codes of 128, in each place of 32.
-inline __m256i largest_of_32(const __m256i* codes) {
+__attribute__((always_inline)) inline __m256i largest_of_32(const __m256i* codes) {
     const __m256i magnitude = _mm256_set1_epi8(0x7f);
     return _mm256_max_epu8(_mm256_max_epu8(_mm256_and_si256(codes[0], magnitude),
                                            _mm256_and_si256(codes[1], magnitude)),
@@ -28,7 +29,7 @@ inline __m256i largest_of_32(const __m256i* codes) {
 }
 
 // Largest magnitude code of 128.
-inline int32_t largest(const __m256i* codes) {
+__attribute__((always_inline)) inline int32_t largest(const __m256i* codes) {
     const __m256i v = largest_of_32(codes);
     __m128i x = _mm_max_epu8(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
     x = _mm_max_epu8(x, _mm_srli_epi16(x, 8));

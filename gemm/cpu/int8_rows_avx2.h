@@ -49,7 +49,9 @@ inline bool unpack_rows(const NtTile& t, int8_t* values) {
 // Lanes' sums of products of 128 codes with a row's values; magnitude(i): of codes[i], 0 where they
 // are.
 template <class Magnitude>
-inline __m256i dot_block(const __m256i* codes, const Magnitude& magnitude, const int8_t* row) {
+__attribute__((always_inline)) inline __m256i dot_block(const __m256i* codes,
+                                                        const Magnitude& magnitude,
+                                                        const int8_t* row) {
     __m256i acc = _mm256_setzero_si256();
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
@@ -61,7 +63,7 @@ inline __m256i dot_block(const __m256i* codes, const Magnitude& magnitude, const
 }
 
 // The sum of the lanes of each of 8 vectors.
-inline __m256i sum_lanes(const __m256i* x) {
+__attribute__((always_inline)) inline __m256i sum_lanes(const __m256i* x) {
     const auto add_pair = [](__m256i a, __m256i b) {
         return _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
     };
