@@ -75,7 +75,6 @@ class RowTiles {
     const float* scales(int64_t block) const { return scales_ + block * groups_ * kTileHeight; }
 
     static int64_t num_groups(const NtTile& t) { return (t.m + kTileHeight - 1) / kTileHeight; }
-    static int64_t num_blocks(const NtTile& t) { return (t.k + kBlockK - 1) / kBlockK; }
 
   private:
     static constexpr int64_t kScaleBytes = kTileHeight * 4;  // of a group
@@ -199,7 +198,7 @@ class PlacesOfSums {
         const int64_t size = t.d_is_f32 ? sizeof(float) : sizeof(uint16_t);
         place_ = static_cast<const uint8_t*>(t.d) + col * size;
         stride_ = t.ldd * size;
-        if (range.end == RowTiles::num_blocks(t) && col % (2 * kTileHeight) == 0) left_ = t.m;
+        if (range.end == num_blocks(t) && col % (2 * kTileHeight) == 0) left_ = t.m;
         count_ = (t.m + range.end - range.begin - 1) / (range.end - range.begin);
     }
     DSA_PREFETCHING void some() {
@@ -275,7 +274,7 @@ __attribute__((noinline)) static void few_rows_columns(const NtTile& t, const Ro
 // All blocks of k, in ranges whose rows stay in L2 while all columns of the tile meet them.
 class Ranges {
   public:
-    Ranges(const NtTile& t, const RowTiles& rows) : blocks_(RowTiles::num_blocks(t)) {
+    Ranges(const NtTile& t, const RowTiles& rows) : blocks_(num_blocks(t)) {
         constexpr int64_t kWhole = 1 << 20;  // bytes of rows that are one range,
         constexpr int64_t kPart = 1 << 19;   // of a range of more (measured)
         const int64_t bytes = t.m > 1 ? blocks_ * rows.block_bytes() : 0;  // one row stays in L1

@@ -17,12 +17,14 @@ struct Range {
     int64_t begin, end;
 };
 
-// All of them.
+static inline int64_t num_blocks(const NtTile& t) {
+    return (t.k + kBlockK - 1) / kBlockK;
+}
 static inline Range whole_range(const NtTile& t) {
-    return {0, (t.k + kBlockK - 1) / kBlockK};
+    return {0, num_blocks(t)};
 }
 static inline bool is_whole(const Range& range, const NtTile& t) {
-    return range.begin == 0 && range.end == whole_range(t).end;
+    return range.begin == 0 && range.end == num_blocks(t);
 }
 
 // Columns of a tile that meet rows side by side, all of one scale block.

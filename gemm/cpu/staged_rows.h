@@ -124,7 +124,7 @@ static inline void staged_rows(const NtTile t) {
     auto* c = static_cast<float*>(t.scratch);
     const Visits<kColumns> visits(t);
     const auto block_bytes = t.m * kBlockK * static_cast<int64_t>(sizeof(typename V::Element));
-    const int64_t blocks = whole_range(t).end;
+    const int64_t blocks = num_blocks(t);
     const int64_t part = kPart / block_bytes;
     for (Range range{0, 0}; range.begin < blocks; range.begin = range.end) {
         range.end = min_of(range.begin + part, blocks);
