@@ -164,10 +164,10 @@ class ColumnTotals {
     // To the rows' totals of the visit's columns, and from there to go on with.
     void save(const RowTiles& rows, const Visit<kTileHeight>& visit) const {
         each_part(rows, visit,
-                  [&](int64_t at, float* to, int64_t n) { std::memcpy(to, total_ + at, n); });
+                  [&](int64_t at, float* to, size_t n) { std::memcpy(to, total_ + at, n); });
     }
     void restore(const RowTiles& rows, const Visit<kTileHeight>& visit) {
-        each_part(rows, visit, [&](int64_t at, const float* from, int64_t n) {
+        each_part(rows, visit, [&](int64_t at, const float* from, size_t n) {
             std::memcpy(total_ + at, from, n);
         });
     }
